@@ -40,7 +40,8 @@ class MissingStream(SourceError):
     def __init__(self, source: str, *, wanted: str, found: Sequence[str]) -> None:
         self.wanted, self.found = wanted, tuple(found)
         super().__init__(
-            source, f"no {wanted} stream (found: {', '.join(found) or 'nothing'}); give a file that has pictures or sound"
+            source,
+            f"no {wanted} stream (found: {', '.join(found) or 'nothing'}); give a file that has pictures or sound",
         )
 
 

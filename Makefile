@@ -1,0 +1,53 @@
+# The two commands of a newcomer: `make demo` and `make test`.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+REPOSITORY := model_repository
+WEIGHTS := $(REPOSITORY)/manifest/1/manifest.json
+
+.PHONY: help demo test lint types imports unit format setup setup-dev weights clean
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 20
+
+demo: setup weights ## set up, then analyse a film of 12 s on an embedded Triton
+	@$(BIN)/fv2es analyze tests/media/astronaut.mp4 --transcript tests/media/astronaut.srt --output build/demo.json
+
+test: setup-dev lint types imports weights unit ## set up, then all checks and tests
+
+lint:
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+types:
+	@$(BIN)/mypy
+
+imports:
+	@$(BIN)/lint-imports
+
+unit:
+	@$(BIN)/pytest -n 2 --dist loadgroup
+
+format: setup-dev ## put the code in order
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+setup: .venv/.demo-ready ## .venv with all that the demo needs
+
+setup-dev: .venv/.dev-ready
+
+# An installed package set is good until pyproject.toml changes.
+.venv/.%-ready: pyproject.toml deploy/setup-machine.sh
+	@PYTHON=$(PYTHON) bash deploy/setup-machine.sh .venv
+	@echo "installing Python packages into .venv (minutes at the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(if $(filter dev,$*),dev,build)]'
+	@touch $@
+
+weights: ## build the default weights into model_repository, if they are not there
+	@mkdir -p build
+	@$(BIN)/fv2es build --preset starter --seed 0 --output $(REPOSITORY)
+
+clean: ## remove what was built
+	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

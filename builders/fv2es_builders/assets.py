@@ -1,0 +1,111 @@
+"""Weights and tokenizers that installed packages carry, found without importing those packages' code."""
+
+import hashlib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from fv2es_builders.errors import AssetError
+from fv2es_builders.presets import TextSize
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from torch import Tensor
+
+DETECTOR_SHA256: Final[Mapping[str, str]] = {
+    "pnet": "ea6b0c3e685ebee3165326ad6484acc95f2ef78f1c94fbf40a55704fa989f7b5",
+    "rnet": "cb00e6460f3c98b0bfafaba3c0a0ded4bdf6e62cee7174d969e8670d7e757fee",
+    "onet": "94f6ea2f4cf985275ee958cdd762d17b6009348a4fb9d8c6be39ba73ffd22ca3",
+}
+"""Hashes of the detector's weight files in mtcnn 1.0.0. They are pickles, so nothing else may be read."""
+
+
+def package_folder(package: str) -> Path:
+    """The folder of an installed package, which is not imported.
+
+    Raises:
+        AssetError: it is not installed.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise AssetError(package, "this package is not installed; install the extra `build`: pip install 'fv2es[build]'")
+    return Path(spec.origin).parent
+
+
+def detector_weights(net: str) -> list[Any]:
+    """Weights of `pnet`, `rnet` or `onet` in the order of their layers, as Keras keeps them.
+
+    Convolutions: kernel [rows, columns, in, out], bias [out]; PReLU: slopes [1, 1, out] or [out]; dense layers:
+    [in, out], bias [out]; all float32. Source: the package mtcnn 1.0.0 (MIT).
+
+    Raises:
+        AssetError: the package is missing, or its file is not the one that this code knows.
+    """
+    import joblib
+
+    path = package_folder("mtcnn") / "assets" / "weights" / f"{net}.lz4"
+    if not path.is_file():
+        raise AssetError(str(path), "no such file; install mtcnn==1.0.0")
+    found = file_sha256(path)
+    if found != DETECTOR_SHA256[net]:
+        raise AssetError(str(path), f"sha256 is {found}, expected {DETECTOR_SHA256[net]}; install mtcnn==1.0.0")
+    weights: list[Any] = joblib.load(path)
+    return weights
+
+
+def tokenizer_file(size: TextSize, folder: Path | None) -> Path:
+    """The tokenizer.json of a text encoder: from `folder` if given, else from the package that carries it.
+
+    Raises:
+        AssetError: there is none.
+    """
+    if folder is None and size.package is None:
+        raise AssetError(
+            "tokenizer",
+            f"no package carries the tokenizer of this {size.kind} encoder and no model hub is asked; "
+            "give --tokenizer DIR with its tokenizer.json",
+        )
+    if folder is None:
+        folder = package_folder(size.package or "") / "model"
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise AssetError(str(folder), "this folder holds no tokenizer.json; name one that does")
+    return path
+
+
+def load_tokenizer(path: Path, *, vocabulary: int) -> "Tokenizer":
+    """The tokenizer in a tokenizer.json, which neither pads nor cuts off.
+
+    Raises:
+        AssetError: it can't be read, or knows tokens that the encoder has no embedding for.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, Exception) as error:  # noqa: BLE001  # the library raises bare Exception
+        raise AssetError(str(path), f"not a tokenizer ({error}); give the tokenizer.json of a `tokenizers` tokenizer") from error
+    size = tokenizer.get_vocab_size()
+    if size > vocabulary:
+        raise AssetError(
+            str(path), f"has {size} tokens, but the encoder has embeddings for {vocabulary}; give the encoder's own tokenizer"
+        )
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def encoder_weights(size: TextSize) -> "dict[str, Tensor] | None":
+    """Pretrained weights of a text encoder by its own parameter names; None where no package carries them."""
+    if size.package is None:
+        return None
+    from safetensors.torch import load_file
+
+    return load_file(package_folder(size.package) / "model" / "model.safetensors")
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's bytes, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

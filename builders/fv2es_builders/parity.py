@@ -1,0 +1,117 @@
+"""A built file is admitted only after it has reproduced the modules that it was made from."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from fv2es_builders.errors import ParityError, ShapeMismatch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import nn
+
+Arrays = Mapping[str, "NDArray[Any]"]
+"""Arrays by tensor name."""
+
+ATOL: Final[Mapping[str, float]] = {
+    "folding": 1e-4,
+    "export": 1e-4,
+    "detector": 1e-5,
+}
+"""Largest absolute differences that are admitted; reasons in docs/parity.md."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """Inputs, and the outputs that the modules gave."""
+
+    name: str
+    """What kind of inputs these are, for people."""
+    inputs: Arrays
+    outputs: Arrays
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figures:
+    """How far a file is from its modules, over all cases and outputs. Absolute differences."""
+
+    max_abs: float
+    mean_abs: float
+    num_cases: int
+    atol: float
+
+
+def accept(candidate: Path, run: Callable[[Arrays], Arrays], *, cases: Sequence[Case], atol: float) -> Figures:
+    """Admit a built file only if it reproduces the modules' own outputs.
+
+    Args:
+        candidate: the file, for messages.
+        run: executes it: inputs by name -> outputs by name.
+        cases: at least one, with every output of the file.
+        atol: largest admitted absolute difference; outputs that are bool must be equal.
+
+    Returns:
+        The measured differences.
+
+    Raises:
+        ParityError: names the worst element; the file stays on disk for replay.
+    """
+    if not cases:
+        raise ValueError("no cases to compare on; a file that was compared with nothing can't be admitted")
+    errors: list[NDArray[np.float64]] = []
+    for case in cases:
+        found = run(case.inputs)
+        for name, expected in case.outputs.items():
+            if found[name].shape != expected.shape:
+                raise ShapeMismatch(
+                    candidate, case=case.name, output=name, found=found[name].shape, expected=expected.shape
+                )
+            error = np.abs(found[name].astype(np.float64) - expected.astype(np.float64))
+            if error.size and not error.max() <= atol:  # written this way round so that NaN fails
+                worst = np.unravel_index(int(np.nan_to_num(error, nan=np.inf).argmax()), error.shape)
+                position = [int(axis) for axis in worst]
+                raise ParityError(
+                    candidate, case=case.name, output=name, error=float(error[worst]), atol=atol, position=position
+                )
+            errors.append(error.ravel())
+    everything = np.concatenate(errors)
+    return Figures(max_abs=float(everything.max()), mean_abs=float(everything.mean()), num_cases=len(cases), atol=atol)
+
+
+def onnx_runner(path: Path, *, num_threads: int = 2) -> Callable[[Arrays], Arrays]:
+    """A function that executes an ONNX file on the CPU with ONNX Runtime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def run(inputs: Arrays) -> Arrays:
+        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+    return run
+
+
+def case_from_module(name: str, module: "nn.Module", inputs: Arrays, outputs: Sequence[str]) -> Case:
+    """A case whose expected outputs are what a PyTorch module computes.
+
+    Args:
+        name: of the case.
+        module: takes the arrays in the order of `inputs`; in evaluation mode.
+        inputs: by name.
+        outputs: names of what the module returns, in order.
+    """
+    import torch
+
+    with torch.no_grad():
+        returned = module(*(torch.from_numpy(array) for array in inputs.values()))
+    tensors = returned if isinstance(returned, tuple) else (returned,)
+    return Case(
+        name=name,
+        inputs=inputs,
+        outputs={key: tensor.numpy() for key, tensor in zip(outputs, tensors, strict=True)},
+    )

@@ -1,0 +1,246 @@
+"""The client for asyncio: the same as `fv2es.client`, on gRPC's own asyncio transport."""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import grpc
+import tritonclient.grpc.aio as triton
+from tritonclient.utils import InferenceServerException
+
+from fv2es import health
+from fv2es.address import checked_address
+from fv2es.analysis import Analysis, Attempts, ClientRule, Item, Progress, Verdict, plan
+from fv2es.client import CONNECT_TIMEOUT_S
+from fv2es.cutting import Clip, ClipRule
+from fv2es.errors import Fv2esError, InferenceFailed, ServerOverloaded, ServerUnreachable
+from fv2es.result import ModelInfo, Result
+from fv2es.utterances import UtteranceRule
+from fv2es.wire import (
+    MANIFEST_MODEL,
+    MODEL,
+    ClipAnswer,
+    decode_manifest,
+    decode_response,
+    encode_manifest_request,
+    encode_request,
+    error_from_status,
+)
+
+
+@dataclass(kw_only=True, slots=True)
+class _Sent:
+    """A clip on its way."""
+
+    clip: Clip
+    attempts: Attempts
+    answer: asyncio.Task[ClipAnswer]
+
+
+class AsyncClient:
+    """As `fv2es.Client`, for asyncio. Belongs to the event loop in which it is first used; reading files runs in threads.
+
+    Args:
+        server: HOST:PORT of the server's gRPC.
+        rule: deadlines, retries, clips in flight.
+        utterance_rule: how a source without a transcript is divided.
+        clip_rule: how a source is cut into requests.
+
+    Raises:
+        UsageError: `server` is no HOST:PORT.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        rule: ClientRule | None = None,
+        utterance_rule: UtteranceRule | None = None,
+        clip_rule: ClipRule | None = None,
+    ) -> None:
+        self.address = checked_address(server)
+        self.rule = rule or ClientRule()
+        self.utterance_rule = utterance_rule or UtteranceRule()
+        self.clip_rule = clip_rule or ClipRule()
+        self._open_triton: triton.InferenceServerClient | None = None
+        self._was_reached = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def _triton(self) -> triton.InferenceServerClient:
+        """Made at first use: gRPC ties it to the running event loop."""
+        if self._open_triton is None:
+            self._open_triton = triton.InferenceServerClient(self.address)
+        return self._open_triton
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._open_triton is not None:
+            await self._open_triton.close()
+            self._open_triton = None
+
+    async def model(self) -> ModelInfo:
+        """Which weights the server has; errors as in `Client.model`."""
+        with self._typed_errors(CONNECT_TIMEOUT_S):
+            metadata = await self._triton.get_server_metadata(client_timeout=CONNECT_TIMEOUT_S)
+            await self._triton.get_model_metadata(MODEL, client_timeout=CONNECT_TIMEOUT_S)
+            answer = await self._triton.infer(
+                MANIFEST_MODEL, encode_manifest_request(), client_timeout=CONNECT_TIMEOUT_S
+            )
+        manifest = decode_manifest(answer, address=self.address)
+        return ModelInfo.from_manifest(manifest, server_version=metadata.version)
+
+    async def analyze(
+        self,
+        source: Path | str,
+        *,
+        transcript: Path | str | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Result:
+        """The emotions of a whole file; arguments, result and errors as in `Client.analyze`."""
+        analysis = await self._begin(source, transcript)
+        async with contextlib.aclosing(self._run(analysis, on_progress)) as items:
+            async for _ in items:
+                pass
+        return analysis.result()
+
+    async def stream(
+        self,
+        source: Path | str,
+        *,
+        transcript: Path | str | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> AsyncIterator[Item]:
+        """Utterances in order, as soon as they are known; arguments and errors as in `Client.analyze`."""
+        async with contextlib.aclosing(self._run(await self._begin(source, transcript), on_progress)) as items:
+            async for item in items:
+                yield item
+
+    async def _begin(self, source: Path | str, transcript: Path | str | None) -> Analysis:
+        planned = await asyncio.to_thread(plan, source, transcript, self.utterance_rule)
+        return Analysis(planned, self.clip_rule, await self._recovered_model())
+
+    async def _recovered_model(self) -> ModelInfo:
+        """The model, also where a server that answered before is just being restarted."""
+        try:
+            model = await self.model()
+        except (ServerUnreachable, InferenceFailed) as error:
+            if not self._was_reached:
+                raise
+            await self._recover(error)
+            model = await self.model()
+        self._was_reached = True
+        return model
+
+    async def _run(self, analysis: Analysis, on_progress: Callable[[Progress], None] | None) -> AsyncIterator[Item]:
+        """Keep up to `max_in_flight` clips under way; settle them in order."""
+        waiting: deque[_Sent] = deque()
+        clips = analysis.clips()
+        try:
+            more = True
+            while more or waiting:
+                while more and len(waiting) < self.rule.max_in_flight:
+                    clip = await asyncio.to_thread(next, clips, None)
+                    if clip is None:
+                        more = False
+                    else:
+                        waiting.append(self._send(clip, Attempts(rule=self.rule)))
+                if waiting:
+                    for item in await self._settle(waiting, analysis):
+                        yield item
+                    if on_progress:
+                        on_progress(analysis.progress)
+            for item in analysis.missing():
+                yield item
+        finally:
+            for sent in waiting:
+                sent.answer.cancel()
+            await asyncio.gather(*(sent.answer for sent in waiting), return_exceptions=True)
+
+    async def _settle(self, waiting: deque[_Sent], analysis: Analysis) -> list[Item]:
+        """Wait for the oldest clip, sending it again as long as that makes sense; it stays in `waiting` until then."""
+        while True:
+            sent = waiting[0]
+            try:
+                answer = await sent.answer
+            except Fv2esError as error:
+                failure = await self._told_apart(error)
+                verdict = sent.attempts.verdict(failure)
+                if verdict is Verdict.STOP:
+                    raise failure from error
+                if verdict is Verdict.LOSE_CLIP:
+                    waiting.popleft()
+                    return analysis.add_failure(sent.clip, failure)
+                if verdict is Verdict.BACK_OFF:
+                    await asyncio.sleep(sent.attempts.back_off_s())
+                else:
+                    # A clip that kills the server must not take others with it again: let those end, then send it alone.
+                    await asyncio.wait([other.answer for other in waiting])
+                    await self._recover(failure)
+                waiting[0] = self._send(sent.clip, sent.attempts)
+                if verdict is Verdict.RECOVER:
+                    await asyncio.wait([waiting[0].answer])
+            else:
+                waiting.popleft()
+                return analysis.add_answer(sent.clip, answer)
+
+    def _send(self, clip: Clip, attempts: Attempts) -> _Sent:
+        return _Sent(clip=clip, attempts=attempts, answer=asyncio.create_task(self._infer(clip)))
+
+    async def _infer(self, clip: Clip) -> ClipAnswer:
+        spans_s = [(each.start_s, each.end_s) for each in clip.utterances]
+        inputs = encode_request(clip.data, spans_s, [each.text for each in clip.utterances])
+        with self._typed_errors(self.rule.timeout_s):
+            answer = await self._triton.infer(MODEL, inputs, client_timeout=self.rule.timeout_s)
+        return decode_response(answer, address=self.address)
+
+    @contextlib.contextmanager
+    def _typed_errors(self, timeout_s: float) -> Iterator[None]:
+        """Errors of tritonclient, and those of gRPC that its asyncio client lets through, as typed ones."""
+        try:
+            yield
+        except InferenceServerException as error:
+            raise error_from_status(
+                error.status(), error.message(), address=self.address, timeout_s=timeout_s
+            ) from error
+        except grpc.aio.AioRpcError as error:
+            raise error_from_status(
+                str(error.code()), error.details() or "", address=self.address, timeout_s=timeout_s
+            ) from error
+
+    async def _told_apart(self, error: Fv2esError) -> Fv2esError:
+        """UNAVAILABLE from a server that is alive means that a queue is full."""
+        if not isinstance(error, ServerUnreachable):
+            return error
+        try:
+            with self._typed_errors(CONNECT_TIMEOUT_S):
+                alive = await self._triton.is_server_ready(client_timeout=CONNECT_TIMEOUT_S)
+        except Fv2esError:
+            return error
+        return ServerOverloaded(self.address, str(error)) if alive else error
+
+    async def _recover(self, cause: Fv2esError) -> None:
+        """Wait until an inference succeeds.
+
+        Raises:
+            Fv2esError: the last error, if `recovery_s` went by.
+        """
+        deadline_s = time.monotonic() + self.rule.recovery_s
+        tries = health.prove_ready(self.address, deadline_s=deadline_s)
+        while (error := await asyncio.to_thread(next, tries, None)) is not None:
+            if time.monotonic() > deadline_s:
+                raise error from cause
+            await asyncio.sleep(0.2)

@@ -1,0 +1,268 @@
+"""One analysis of one source, apart from how requests travel: planning, collecting answers in order, deciding on failures.
+
+`Client` and `AsyncClient` drive it; what they share is here, and none of it waits for a server.
+"""
+
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from fv2es.cutting import Clip, ClipRule, CutReport, cut
+from fv2es.errors import (
+    ClipRejected,
+    DeadlineExceeded,
+    Fv2esError,
+    InferenceFailed,
+    ServerOverloaded,
+    ServerUnreachable,
+    UsageError,
+)
+from fv2es.result import (
+    MODALITIES,
+    Frame,
+    LostUtterance,
+    Modality,
+    ModelInfo,
+    Result,
+    Timing,
+    UtteranceResult,
+)
+from fv2es.source import SourceInfo, probe
+from fv2es.transcript import read_transcript
+from fv2es.utterances import Utterance, UtteranceRule, plan_utterances
+from fv2es.wire import ClipAnswer
+
+Item = UtteranceResult | LostUtterance
+"""What a stream yields, in the order of the source."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClientRule:
+    """How a client treats a server."""
+
+    max_in_flight: int = 4
+    """Most clips that are sent and not yet answered; >= 1. Bounds the client's memory."""
+    timeout_s: float = 300.0
+    """Deadline of one clip from its sending to its answer, waiting in queues included; > 0."""
+    recovery_s: float = 60.0
+    """How long to wait for a server that stopped answering to come back; >= 0."""
+    max_crashes: int = 3
+    """Tries for a clip on which the server fails, the first included; >= 1."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_in_flight", 1), ("recovery_s", 0), ("max_crashes", 1)):
+            if not getattr(self, name) >= least:
+                raise UsageError(f"{name}={getattr(self, name)} must be at least {least}")
+        if not self.timeout_s > 0:
+            raise UsageError(f"timeout_s={self.timeout_s:g} must be above 0 s")
+
+
+class Verdict(Enum):
+    """What to do after a clip failed."""
+
+    LOSE_CLIP = "this clip is lost, the others go on"
+    STOP = "no clip can succeed"
+    BACK_OFF = "the server is busy; wait a little, then send again"
+    RECOVER = "the server may have died; wait until it works, then send this clip alone"
+
+
+@dataclass(kw_only=True, slots=True)
+class Attempts:
+    """The history of one clip that is being sent."""
+
+    rule: ClientRule
+    started_s: float = field(default_factory=time.monotonic)
+    crashes: int = 0
+    rejections: int = 0
+
+    def verdict(self, error: Fv2esError) -> Verdict:
+        """What to do about `error`; counts it."""
+        if isinstance(error, ClipRejected | DeadlineExceeded):
+            return Verdict.LOSE_CLIP
+        if isinstance(error, ServerOverloaded):
+            self.rejections += 1
+            late = time.monotonic() - self.started_s >= self.rule.timeout_s
+            return Verdict.LOSE_CLIP if late else Verdict.BACK_OFF
+        if isinstance(error, InferenceFailed | ServerUnreachable):
+            self.crashes += 1
+            return Verdict.RECOVER if self.crashes < self.rule.max_crashes else Verdict.LOSE_CLIP
+        return Verdict.STOP
+
+    def back_off_s(self) -> float:
+        """The next wait: doubling from 0.1 s up to 5 s, with full jitter so that clients don't return together."""
+        return random.uniform(0.0, min(5.0, 0.1 * 2**self.rejections))  # noqa: S311 - no secret
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """How far an analysis is."""
+
+    done_s: float
+    """Length of the utterances that are done or lost."""
+    total_s: float
+    """Length of all utterances."""
+    done: int
+    total: int
+    """Utterances."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What will be asked about one source."""
+
+    info: SourceInfo
+    utterances: tuple[Utterance, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def total_s(self) -> float:
+        """Length of all utterances."""
+        return sum(each.end_s - each.start_s for each in self.utterances)
+
+
+def plan(source: Path | str, transcript: Path | str | None, rule: UtteranceRule) -> Plan:
+    """Look at the source and decide its utterances; decodes nothing.
+
+    Raises:
+        SourceError: the source can't be used.
+        TranscriptError: the transcript can't be used.
+    """
+    info = probe(source)
+    read = read_transcript(transcript) if transcript is not None else None
+    planned = plan_utterances(info, read.cues if read else None, rule)
+    return Plan(info=info, utterances=planned.utterances, notes=(*(read.notes if read else ()), *planned.notes))
+
+
+class Analysis:
+    """Collects the answers of one source in order."""
+
+    def __init__(self, planned: Plan, clip_rule: ClipRule, model: ModelInfo) -> None:
+        self.plan = planned
+        self.model = model
+        self._report = CutReport()
+        self._clip_rule = clip_rule
+        self._items: list[Item] = []
+        self._notes = list(planned.notes)
+        self._started_s = time.monotonic()
+        self._first_s: float | None = None
+
+    def clips(self) -> Iterator[Clip]:
+        """The clips, cut one at a time while they are asked for."""
+        return cut(self.plan.info, self.plan.utterances, self._clip_rule, self._report)
+
+    def add_answer(self, clip: Clip, answer: ClipAnswer) -> list[Item]:
+        """Take in an answer; gives its utterances."""
+        if self._first_s is None:
+            self._first_s = time.monotonic() - self._started_s
+        if answer.manifest["sha256"] != self.model.sha256:
+            self._notes.append(
+                f"[{clip.start_s:.2f}, {clip.end_s:.2f}) s were scored by other weights ({answer.manifest['sha256'][:12]}): "
+                "the server changed its model during the analysis"
+            )
+        for kind, count in (("video", answer.num_video_errors), ("audio", answer.num_audio_errors)):
+            if count:
+                self._notes.append(
+                    f"[{clip.start_s:.2f}, {clip.end_s:.2f}) s: {count} damaged {kind} packets were left out"
+                )
+        items: list[Item] = list(_utterance_results(clip.utterances, answer, self.model.labels))
+        self._items += items
+        return items
+
+    def add_failure(self, clip: Clip, error: Fv2esError) -> list[Item]:
+        """Take in that a clip is lost; gives its utterances as lost ones."""
+        items: list[Item] = [
+            LostUtterance(
+                index=each.index,
+                start_s=each.start_s,
+                end_s=each.end_s,
+                text=each.text,
+                error=type(error).__name__,
+                reason=str(error),
+            )
+            for each in clip.utterances
+        ]
+        self._items += items
+        return items
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is."""
+        return Progress(
+            done_s=sum(each.end_s - each.start_s for each in self._items),
+            total_s=self.plan.total_s,
+            done=len(self._items),
+            total=len(self.plan.utterances),
+        )
+
+    def missing(self) -> list[Item]:
+        """Utterances that no clip held, as lost ones: the file broke off before them. To be called at the end."""
+        known = {each.index for each in self._items}
+        items: list[Item] = [
+            LostUtterance(
+                index=each.index,
+                start_s=each.start_s,
+                end_s=each.end_s,
+                text=each.text,
+                error="SourceError",
+                reason="the file could not be read to this point",
+            )
+            for each in self.plan.utterances
+            if each.index not in known
+        ]
+        self._items += items
+        return items
+
+    def result(self) -> Result:
+        """Everything, once all clips are in."""
+        scored = tuple(each for each in self._items if isinstance(each, UtteranceResult))
+        return Result(
+            source=self.plan.info.to_dict(),
+            model=self.model,
+            utterances=scored,
+            lost=tuple(each for each in self._items if isinstance(each, LostUtterance)),
+            notes=(*self._notes, *self._report.notes),
+            timing=Timing(
+                wall_s=time.monotonic() - self._started_s,
+                first_utterance_s=self._first_s,
+                media_s=sum(each.end_s - each.start_s for each in scored),
+            ),
+        )
+
+
+def _utterance_results(
+    utterances: tuple[Utterance, ...], answer: ClipAnswer, labels: tuple[str, ...]
+) -> Iterator[UtteranceResult]:
+    frames: list[list[Frame]] = [[] for _ in utterances]
+    for time_s, row, box, score in zip(
+        answer.frame_times_s, answer.frame_utterance, answer.frame_boxes_px, answer.frame_scores, strict=True
+    ):
+        x0, y0, x1, y1 = map(float, box)
+        found = score > 0
+        frames[row].append(
+            Frame(
+                time_s=float(time_s), box_px=(x0, y0, x1, y1) if found else None, score=float(score) if found else None
+            )
+        )
+    for row, utterance in enumerate(utterances):
+        modalities = {
+            name: Modality(
+                present=bool(answer.present[row, place]),
+                logits=dict(zip(labels, answer.modality_logits[row, place].tolist(), strict=True))
+                if answer.present[row, place]
+                else None,
+            )
+            for place, name in enumerate(MODALITIES)
+        }
+        yield UtteranceResult(
+            index=utterance.index,
+            start_s=utterance.start_s,
+            end_s=utterance.end_s,
+            text=utterance.text,
+            probabilities=dict(zip(labels, answer.probabilities[row].tolist(), strict=True)),
+            logits=dict(zip(labels, answer.logits[row].tolist(), strict=True)),
+            modalities=modalities,
+            frames=tuple(frames[row]),
+        )

@@ -1,0 +1,201 @@
+"""The command `fv2es`."""
+
+import argparse
+import contextlib
+import importlib.metadata
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from fv2es.client import Client
+from fv2es.console import progress_bar, show_result
+from fv2es.doctor import examine
+from fv2es.embedded import EmbeddedServer
+from fv2es.errors import Fv2esError, ServerError, UsageError
+from fv2es.files import check_output, write_results
+from fv2es.result import Result
+from fv2es.utterances import UtteranceRule
+
+DONE, FAILED, BAD_USAGE, SOME_LOST = 0, 1, 2, 3
+"""Exit statuses."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; gives its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["build"]:
+        return _build(arguments[1:])
+    options = _parser().parse_args(arguments)
+    errors = Console(stderr=True)
+    try:
+        status: int = options.run(options, errors)
+    except UsageError as error:
+        _say_error(errors, error)
+        return BAD_USAGE
+    except (Fv2esError, OSError) as error:
+        _say_error(errors, error)
+        return FAILED
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return status
+
+
+def _say_error(console: Console, error: Exception) -> None:
+    console.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fv2es", description="Emotion timelines from video.")
+    parser.add_argument("--version", action="version", version=f"fv2es {importlib.metadata.version('fv2es')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    analyze = commands.add_parser("analyze", help="print the emotion timeline of media files")
+    analyze.add_argument("sources", nargs="+", metavar="SOURCE", help="media file")
+    analyze.add_argument("--output", type=Path, metavar="FILE", help="also write a result file: .json or .csv")
+    analyze.add_argument(
+        "--transcript", type=Path, metavar="FILE", help="SRT, WebVTT or start<TAB>end<TAB>text, in seconds"
+    )
+    analyze.add_argument(
+        "--server",
+        metavar="HOST:PORT",
+        default=os.environ.get("FV2ES_SERVER"),
+        help="a running Triton's gRPC (default: $FV2ES_SERVER, or an embedded one, started and stopped)",
+    )
+    analyze.add_argument("--repository", type=Path, metavar="DIR", help="model repository for the embedded Triton")
+    analyze.add_argument(
+        "--window",
+        type=float,
+        default=UtteranceRule().window_s,
+        metavar="SECONDS",
+        help="length of an utterance without transcript (default: %(default)g)",
+    )
+    analyze.set_defaults(run=_analyze)
+
+    serve = commands.add_parser("serve", help="run the embedded Triton in the foreground, on loopback")
+    serve.add_argument(
+        "--repository", type=Path, metavar="DIR", help="model repository (default: the one that came along)"
+    )
+    for name, port in (("grpc", 8001), ("http", 8000), ("metrics", 8002)):
+        serve.add_argument(
+            f"--{name}-port", type=int, default=port, metavar="PORT", help="default: %(default)s; 0: any free one"
+        )
+    serve.set_defaults(run=_serve)
+
+    doctor = commands.add_parser("doctor", help="say what this machine has, and what is missing")
+    doctor.set_defaults(run=_doctor)
+
+    commands.add_parser("build", help="make verified engines and a model repository (needs fv2es[build])")
+    return parser
+
+
+def _analyze(options: argparse.Namespace, errors: Console) -> int:
+    if options.output:
+        check_output(options.output)
+    if options.transcript and len(options.sources) > 1:
+        raise UsageError(
+            f"--transcript belongs to one source, but {len(options.sources)} are given; run them one by one"
+        )
+    rule = UtteranceRule(window_s=options.window)
+    with contextlib.ExitStack() as stack:
+        if options.server:
+            address = options.server
+        else:
+            with errors.status("starting the embedded Triton") if errors.is_terminal else contextlib.nullcontext():
+                server = EmbeddedServer(
+                    options.repository,
+                    on_event=lambda line: errors.print(f"server: {line}", style="yellow", soft_wrap=True),
+                )
+                stack.callback(server.stop)
+                address = server.start().address
+        client = stack.enter_context(Client(address, utterance_rule=rule))
+        results, num_failed = _analyze_all(options, client, errors)
+    if options.output and results:
+        write_results(options.output, results)
+        errors.print(Text(f"written: {options.output}"), soft_wrap=True)
+    if num_failed:
+        return FAILED
+    return SOME_LOST if any(each.lost for each in results) else DONE
+
+
+def _analyze_all(options: argparse.Namespace, client: Client, errors: Console) -> tuple[list[Result], int]:
+    """One bad file does not stop the others; a server that can't be used does."""
+    console = Console()
+    results: list[Result] = []
+    num_failed = 0
+    for source in options.sources:
+        try:
+            with progress_bar(errors, Path(source).name) as on_progress:
+                result = client.analyze(source, transcript=options.transcript, on_progress=on_progress)
+        except (ServerError, UsageError):
+            raise
+        except Fv2esError as error:
+            num_failed += 1
+            _say_error(errors, error)
+        else:
+            results.append(result)
+            show_result(result, console)
+    return results, num_failed
+
+
+def _serve(options: argparse.Namespace, errors: Console) -> int:
+    server = EmbeddedServer(
+        options.repository,
+        grpc_port=options.grpc_port,
+        http_port=options.http_port,
+        metrics_port=options.metrics_port,
+        on_event=lambda line: errors.print(line, style="yellow", soft_wrap=True),
+    )
+
+    def on_signal(number: int, _: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, on_signal)
+    with server:
+        errors.print(
+            f"Triton is ready: gRPC 127.0.0.1:{server.grpc_port}, HTTP 127.0.0.1:{server.http_port}, "
+            f"metrics http://127.0.0.1:{server.metrics_port}/metrics\nmodels of {server.repository}; log {server.log_path}; "
+            "end with Ctrl-C",
+            soft_wrap=True,
+            highlight=False,
+        )
+        try:
+            server.wait()
+        except KeyboardInterrupt:
+            errors.print("stopping")
+    return DONE
+
+
+def _doctor(options: argparse.Namespace, errors: Console) -> int:
+    del options, errors
+    console = Console()
+    findings = list(examine())
+    for each in findings:
+        mark = ("ok", "green") if each.good else ("missing", "bold red") if each.needed else ("without", "dim")
+        console.print(Text.assemble((f"{mark[0]:8}", mark[1]), f"{each.subject:20} {each.detail}"), soft_wrap=True)
+        if not each.good and each.remedy:
+            console.print(Text(f"{'':8}{'':20} mend it with: {each.remedy}", style="yellow"), soft_wrap=True)
+    return DONE if all(each.good or not each.needed for each in findings) else FAILED
+
+
+def _build(arguments: Sequence[str]) -> int:
+    """`fv2es build` lives in the package of the builders, which this one does not import."""
+    for entry in importlib.metadata.entry_points(group="fv2es.commands", name="build"):
+        try:
+            run = entry.load()
+        except ModuleNotFoundError as error:
+            print(
+                f"error: `fv2es build` needs the package {error.name}; run: pip install 'fv2es[build]'", file=sys.stderr
+            )
+            return FAILED
+        return int(run(arguments))
+    print("error: this installation has no builders; run: pip install 'fv2es[build]'", file=sys.stderr)
+    return FAILED
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,275 @@
+"""The client for ordinary code; `fv2es.aio` has the same for asyncio."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import tritonclient.grpc as triton
+
+from fv2es import health
+from fv2es.address import checked_address
+from fv2es.analysis import Analysis, Attempts, ClientRule, Item, Plan, Progress, Verdict, plan
+from fv2es.cutting import Clip, ClipRule
+from fv2es.embedded import EmbeddedServer
+from fv2es.errors import Fv2esError, InferenceFailed, ServerOverloaded, ServerUnreachable
+from fv2es.result import ModelInfo, Result
+from fv2es.utterances import UtteranceRule
+from fv2es.wire import (
+    MANIFEST_MODEL,
+    MODEL,
+    ClipAnswer,
+    decode_manifest,
+    decode_response,
+    encode_manifest_request,
+    encode_request,
+    error_from_status,
+)
+
+CONNECT_TIMEOUT_S = 10.0
+"""For the small questions: which model, is it alive."""
+
+
+@dataclass(kw_only=True, slots=True)
+class _Sent:
+    """A clip on its way."""
+
+    clip: Clip
+    attempts: Attempts
+    answer: "Future[ClipAnswer]"
+    cancel: Callable[[], Any]
+
+
+class Client:
+    """Analyses media files on a Triton server that serves `emotion`. Thread-safe; reuse it.
+
+    Args:
+        server: HOST:PORT of the server's gRPC.
+        rule: deadlines, retries, clips in flight.
+        utterance_rule: how a source without a transcript is divided.
+        clip_rule: how a source is cut into requests.
+
+    Raises:
+        UsageError: `server` is no HOST:PORT.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        rule: ClientRule | None = None,
+        utterance_rule: UtteranceRule | None = None,
+        clip_rule: ClipRule | None = None,
+    ) -> None:
+        self.address = checked_address(server)
+        self.rule = rule or ClientRule()
+        self.utterance_rule = utterance_rule or UtteranceRule()
+        self.clip_rule = clip_rule or ClipRule()
+        self._triton = triton.InferenceServerClient(self.address)
+        self._was_reached = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._triton.close()
+
+    def model(self) -> ModelInfo:
+        """Which weights the server has.
+
+        Raises:
+            ServerUnreachable: nobody answers at the address.
+            ModelUnavailable: a server answers that has no `emotion` ready.
+        """
+        try:
+            metadata = self._triton.get_server_metadata(client_timeout=CONNECT_TIMEOUT_S)
+            self._triton.get_model_metadata(MODEL, client_timeout=CONNECT_TIMEOUT_S)
+            answer = self._triton.infer(MANIFEST_MODEL, encode_manifest_request(), client_timeout=CONNECT_TIMEOUT_S)
+        except triton.InferenceServerException as error:
+            raise self._typed(error, CONNECT_TIMEOUT_S) from error
+        manifest = decode_manifest(answer, address=self.address)
+        return ModelInfo.from_manifest(manifest, server_version=metadata.version)
+
+    def analyze(
+        self,
+        source: Path | str,
+        *,
+        transcript: Path | str | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Result:
+        """The emotions of a whole file.
+
+        Args:
+            source: a media file.
+            transcript: SRT, WebVTT or `start<TAB>end<TAB>text`; without it, fixed windows without words.
+            on_progress: called after each clip.
+
+        Returns:
+            The result; look at its `lost`: utterances that could not be scored are named there.
+
+        Raises:
+            SourceError: the file can't be used.
+            TranscriptError: the transcript can't be used.
+            ServerError: no answer can be had.
+        """
+        analysis = self._begin(plan(source, transcript, self.utterance_rule))
+        for _ in self._run(analysis, on_progress):
+            pass
+        return analysis.result()
+
+    def stream(
+        self,
+        source: Path | str,
+        *,
+        transcript: Path | str | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Iterator[Item]:
+        """Utterances in order, as soon as they are known; arguments and errors as in `analyze`."""
+        return self._run(self._begin(plan(source, transcript, self.utterance_rule)), on_progress)
+
+    def _begin(self, planned: Plan) -> Analysis:
+        return Analysis(planned, self.clip_rule, self._recovered_model())
+
+    def _recovered_model(self) -> ModelInfo:
+        """The model, also where a server that answered before is just being restarted."""
+        try:
+            model = self.model()
+        except (ServerUnreachable, InferenceFailed) as error:
+            if not self._was_reached:
+                raise
+            self._recover(error)
+            model = self.model()
+        self._was_reached = True
+        return model
+
+    def _run(self, analysis: Analysis, on_progress: Callable[[Progress], None] | None) -> Iterator[Item]:
+        """Keep up to `max_in_flight` clips under way; settle them in order."""
+        waiting: deque[_Sent] = deque()
+        clips = analysis.clips()
+        try:
+            more = True
+            while more or waiting:
+                while more and len(waiting) < self.rule.max_in_flight:
+                    clip = next(clips, None)
+                    if clip is None:
+                        more = False
+                    else:
+                        waiting.append(self._send(clip, Attempts(rule=self.rule)))
+                if waiting:
+                    yield from self._settle(waiting, analysis)
+                    if on_progress:
+                        on_progress(analysis.progress)
+            yield from analysis.missing()
+        finally:
+            for sent in waiting:
+                sent.cancel()
+
+    def _settle(self, waiting: deque[_Sent], analysis: Analysis) -> list[Item]:
+        """Wait for the oldest clip, sending it again as long as that makes sense; it stays in `waiting` until then."""
+        while True:
+            sent = waiting[0]
+            try:
+                answer = sent.answer.result()
+            except Fv2esError as error:
+                failure = self._told_apart(error)
+                verdict = sent.attempts.verdict(failure)
+                if verdict is Verdict.STOP:
+                    raise failure from error
+                if verdict is Verdict.LOSE_CLIP:
+                    waiting.popleft()
+                    return analysis.add_failure(sent.clip, failure)
+                if verdict is Verdict.BACK_OFF:
+                    time.sleep(sent.attempts.back_off_s())
+                else:
+                    # A clip that kills the server must not take others with it again: let those end, then send it alone.
+                    wait([other.answer for other in waiting])
+                    self._recover(failure)
+                waiting[0] = self._send(sent.clip, sent.attempts)
+                if verdict is Verdict.RECOVER:
+                    wait([waiting[0].answer])
+            else:
+                waiting.popleft()
+                return analysis.add_answer(sent.clip, answer)
+
+    def _send(self, clip: Clip, attempts: Attempts) -> _Sent:
+        spans_s = [(each.start_s, each.end_s) for each in clip.utterances]
+        inputs = encode_request(clip.data, spans_s, [each.text for each in clip.utterances])
+        future: Future[ClipAnswer] = Future()
+
+        def on_answer(result: Any, error: Any) -> None:
+            if error is not None:
+                future.set_exception(self._typed(error, self.rule.timeout_s))
+                return
+            try:
+                future.set_result(decode_response(result, address=self.address))
+            except Fv2esError as unusable:
+                future.set_exception(unusable)
+
+        call = self._triton.async_infer(
+            MODEL,
+            inputs,
+            on_answer,
+            client_timeout=self.rule.timeout_s,
+        )
+        return _Sent(clip=clip, attempts=attempts, answer=future, cancel=call.cancel)
+
+    def _typed(self, error: triton.InferenceServerException, timeout_s: float) -> Fv2esError:
+        return error_from_status(error.status(), error.message(), address=self.address, timeout_s=timeout_s)
+
+    def _told_apart(self, error: Fv2esError) -> Fv2esError:
+        """UNAVAILABLE from a server that is alive means that a queue is full."""
+        if not isinstance(error, ServerUnreachable):
+            return error
+        try:
+            alive = self._triton.is_server_ready(client_timeout=CONNECT_TIMEOUT_S)
+        except triton.InferenceServerException:
+            return error
+        return ServerOverloaded(self.address, str(error)) if alive else error
+
+    def _recover(self, cause: Fv2esError) -> None:
+        """Wait until an inference succeeds.
+
+        Raises:
+            Fv2esError: the last error, if `recovery_s` went by.
+        """
+        deadline_s = time.monotonic() + self.rule.recovery_s
+        for error in health.prove_ready(self.address, deadline_s=deadline_s):
+            if time.monotonic() > deadline_s:
+                raise error from cause
+            time.sleep(0.2)
+
+
+def analyze(
+    source: Path | str,
+    *,
+    server: str | None = None,
+    transcript: Path | str | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Result:
+    """The emotions of one file, with everything that is needed to get them.
+
+    Args:
+        source: a media file.
+        server: HOST:PORT of a Triton; None: an embedded one is started and stopped. For several files, keep an
+            `EmbeddedServer` and a `Client` open.
+        transcript: as in `Client.analyze`.
+        on_progress: as in `Client.analyze`.
+
+    Raises:
+        Fv2esError: as `Client.analyze` and `EmbeddedServer.start`.
+    """
+    if server is not None:
+        with Client(server) as client:
+            return client.analyze(source, transcript=transcript, on_progress=on_progress)
+    with EmbeddedServer() as embedded, Client(embedded.address) as client:
+        return client.analyze(source, transcript=transcript, on_progress=on_progress)

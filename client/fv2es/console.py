@@ -1,0 +1,124 @@
+"""What people see: a progress bar and a coloured table on a terminal, plain lines in a pipe."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from fv2es import analysis
+from fv2es.result import MODALITIES, ModelInfo, Result, UtteranceResult
+
+UNTRAINED = (
+    "UNTRAINED WEIGHTS: random numbers speak here, not emotions. Good for trying the machinery, for nothing else."
+)
+TOP_LABELS = 3
+
+
+def clock(time_s: float) -> str:
+    """H:MM:SS.ss, without hours below one."""
+    minutes, seconds = divmod(round(time_s, 2), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours}:{minutes:02d}:{seconds:05.2f}" if hours else f"{minutes}:{seconds:05.2f}"
+
+
+def _best(probabilities: dict[str, float]) -> list[tuple[str, float]]:
+    return sorted(probabilities.items(), key=lambda pair: -pair[1])[:TOP_LABELS]
+
+
+def _present(utterance: UtteranceResult) -> str:
+    return " ".join(name for name in MODALITIES if utterance.modalities[name].present) or "nothing"
+
+
+def _warning(model: ModelInfo) -> str:
+    return "" if model.trained else UNTRAINED
+
+
+def show_result(result: Result, console: Console) -> None:
+    """Print the timeline."""
+    if console.is_terminal:
+        _show_table(result, console)
+    else:
+        for line in plain_lines(result):
+            console.out(line, highlight=False)
+
+
+def plain_lines(result: Result) -> Iterator[str]:
+    """The timeline as lines of text."""
+    source, model = result.source, result.model
+    yield f"{source['path']}  {clock(source['duration_s'])}  model {model.name} on Triton {model.server_version}"
+    if warning := _warning(model):
+        yield f"  {warning}"
+    for each in result.utterances:
+        emotions = "  ".join(f"{label} {value:.2f}" for label, value in _best(dict(each.probabilities)))
+        faces = f"faces {each.num_faces}/{len(each.frames)}"
+        words = f"  {each.text}" if each.text else ""
+        yield f"  {clock(each.start_s)}-{clock(each.end_s)}  {emotions}  [{_present(each)}; {faces}]{words}"
+    for lost in result.lost:
+        yield f"  {clock(lost.start_s)}-{clock(lost.end_s)}  LOST: {lost.error}: {lost.reason}"
+    if result.overall:
+        yield "  overall: " + "  ".join(f"{label} {value:.2f}" for label, value in _best(result.overall))
+    for note in result.notes:
+        yield f"  note: {note}"
+
+
+def _show_table(result: Result, console: Console) -> None:
+    source, model = result.source, result.model
+    table = Table(
+        title=Text(f"{source['path']}  {clock(source['duration_s'])}"),
+        caption=f"model {model.name}, Triton {model.server_version}, {result.timing.wall_s:.1f} s",
+        title_justify="left",
+        caption_justify="left",
+        row_styles=["", "dim"],
+    )
+    table.add_column("time", no_wrap=True)
+    table.add_column("emotions", no_wrap=True)
+    table.add_column("from", no_wrap=True)
+    table.add_column("faces", justify="right")
+    table.add_column("words", overflow="fold")
+    for each in result.utterances:
+        table.add_row(
+            f"{clock(each.start_s)}-{clock(each.end_s)}",
+            _bars(_best(dict(each.probabilities))),
+            _present(each),
+            f"{each.num_faces}/{len(each.frames)}",
+            Text(each.text),
+        )
+    for lost in result.lost:
+        table.add_row(
+            f"{clock(lost.start_s)}-{clock(lost.end_s)}", Text("LOST", style="bold red"), "", "", Text(lost.reason)
+        )
+    if result.overall:
+        table.add_section()
+        table.add_row("overall", _bars(_best(result.overall)), "", "", "")
+    console.print(table)
+    for note in result.notes:
+        console.print(Text(f"note: {note}", style="yellow"))
+    if warning := _warning(model):
+        console.print(Text(f" {warning} ", style="bold white on red"))
+
+
+def _bars(best: list[tuple[str, float]]) -> Text:
+    text = Text()
+    for place, (label, value) in enumerate(best):
+        text.append(f"{label} {value:.2f} ", style="bold" if place == 0 else "")
+        text.append("▇" * round(value * 6) + " ", style="green" if place == 0 else "blue")
+    return text
+
+
+@contextlib.contextmanager
+def progress_bar(console: Console, name: str) -> Iterator[Callable[[analysis.Progress], None]]:
+    """A bar on a terminal, nothing elsewhere; gives what is to be called with the progress."""
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(Text(name).markup, total=None)
+
+        def on_progress(progress: analysis.Progress) -> None:
+            bar.update(task, completed=progress.done_s, total=progress.total_s)
+
+        yield on_progress

@@ -1,0 +1,392 @@
+"""A real Triton on this machine, without a GPU: the server binary that the nvidia-pytriton wheel carries.
+
+It is for development and for single machines: bound to loopback, one process tree, nothing left behind.
+"""
+
+import contextlib
+import importlib.util
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from fv2es.errors import EmbeddedServerError, Fv2esError
+from fv2es.health import prove_ready
+
+log = logging.getLogger("fv2es.embedded")
+
+LOOPBACK = "127.0.0.1"
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - that is where POSIX shared memory is
+SHARED_MEMORY_PREFIX = "fv2es-"
+WATCH_INTERVAL_S = 0.25
+MAX_RESTARTS_IN_A_ROW = 5
+"""Restarts without `STABLE_AFTER_S` of quiet between them, after which the server is given up."""
+STABLE_AFTER_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TritonInstallation:
+    """Where the parts of the embedded Triton lie."""
+
+    server: Path
+    backend: Path
+    """Folder of the Python backend."""
+    stub: Path
+    """The backend's worker program, made for this interpreter's version."""
+    libraries: tuple[Path, ...]
+    """Folders for LD_LIBRARY_PATH."""
+
+
+def find_installation() -> TritonInstallation:
+    """The embedded Triton of this interpreter's environment.
+
+    Raises:
+        EmbeddedServerError: a part is missing; the message names the part and the command that mends it.
+    """
+    spec = importlib.util.find_spec("pytriton")
+    if spec is None or spec.origin is None:
+        raise EmbeddedServerError("the package nvidia-pytriton is not installed; run: pip install 'fv2es[serve]'")
+    package = Path(spec.origin).parent
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = package / "tritonserver" / "python_backend_stubs" / version / "triton_python_backend_stub"
+    if not stub.is_file():
+        known = sorted(each.name for each in stub.parent.parent.glob("*"))
+        raise EmbeddedServerError(
+            f"no Triton worker program for Python {version}; use one of Python {', '.join(known)}"
+        )
+    return TritonInstallation(
+        server=package / "tritonserver" / "bin" / "tritonserver",
+        backend=package / "tritonserver" / "backends" / "python",
+        stub=stub,
+        libraries=(package.parent / "nvidia_pytriton.libs", _find_libpython(version)),
+    )
+
+
+def _find_libpython(version: str) -> Path:
+    """The folder of libpython, which the worker program is linked to; Debian packages it apart from the interpreter."""
+    name = f"libpython{version}.so.1.0"
+    folders = [sysconfig.get_config_var("LIBDIR"), "/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"]
+    for folder in filter(None, folders):
+        if Path(folder, name).exists():
+            return Path(folder)
+    raise EmbeddedServerError(f"{name} is missing; run: apt-get install libpython{version}")
+
+
+def default_repository() -> Path:
+    """The model repository that came with this package.
+
+    Raises:
+        EmbeddedServerError: there is none.
+    """
+    package = Path(__file__).resolve().parent
+    for candidate in (package / "model_repository", package.parents[1] / "model_repository"):
+        if (candidate / "emotion").is_dir():
+            return candidate
+    raise EmbeddedServerError("no model repository beside the package; name one: `--repository DIR`")
+
+
+class EmbeddedServer:
+    """A supervised Triton on loopback; a context manager.
+
+    Args:
+        repository: model repository; default: the one that comes with the package.
+        grpc_port, http_port, metrics_port: 0: a free one.
+        start_timeout_s: how long models may take to load.
+        on_event: called with a line for people when something happened to the server (from the supervisor's thread).
+
+    Example:
+        with EmbeddedServer() as server, Client(server.address) as client:
+            client.analyze("video.mp4")
+    """
+
+    def __init__(
+        self,
+        repository: Path | str | None = None,
+        *,
+        grpc_port: int = 0,
+        http_port: int = 0,
+        metrics_port: int = 0,
+        start_timeout_s: float = 120.0,
+        on_event: Callable[[str], None] | None = None,
+    ) -> None:
+        self.repository = Path(repository).resolve() if repository else default_repository()
+        if not (self.repository / "emotion" / "config.pbtxt").is_file():
+            raise EmbeddedServerError(f"{self.repository}: no model `emotion` in it; make one with `fv2es build`")
+        if not (self.repository / "manifest" / "1" / "manifest.json").is_file():
+            raise EmbeddedServerError(
+                f"{self.repository} holds no weights; run: fv2es build --preset starter --seed 0 --output {self.repository}"
+            )
+        self.installation = find_installation()
+        self.start_timeout_s = start_timeout_s
+        self.on_event = on_event or (lambda line: log.warning("%s", line))
+        self.restarts = 0
+        """How often the server was started anew after it, or one of its workers, died."""
+        self._wanted_ports = (grpc_port, http_port, metrics_port)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Event()
+        self._ready = threading.Event()
+        self._failure: Fv2esError | None = None
+        self._thread: threading.Thread | None = None
+        self._folder: Path | None = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT of gRPC."""
+        return f"{LOOPBACK}:{self.grpc_port}"
+
+    @property
+    def log_path(self) -> Path:
+        """What the server and its workers print."""
+        if self._folder is None:
+            raise EmbeddedServerError("the server is not running")
+        return self._folder / "tritonserver.log"
+
+    def start(self) -> Self:
+        """Start, and wait until an inference has gone through all models.
+
+        Raises:
+            EmbeddedServerError: it did not get ready in time, or a model could not be loaded.
+        """
+        if self._thread is not None:
+            raise EmbeddedServerError("the server is running already")
+        sweep_shared_memory()
+        self._folder = Path(tempfile.mkdtemp(prefix=SHARED_MEMORY_PREFIX))
+        backend = self._folder / "backends" / "python"
+        backend.mkdir(parents=True)
+        for part in (*self.installation.backend.glob("*.*"), self.installation.stub):
+            (backend / part.name).symlink_to(part)
+        self.grpc_port, self.http_port, self.metrics_port = _free_ports(self._wanted_ports)
+        self._thread = threading.Thread(target=self._supervise, name="fv2es-triton", daemon=True)
+        self._thread.start()
+        try:
+            while not self._ready.wait(0.05):
+                if not self._thread.is_alive():
+                    break
+        except BaseException:
+            self.stop()
+            raise
+        if self._failure is not None:
+            failure = self._failure
+            self.stop()
+            raise failure
+        return self
+
+    def stop(self) -> None:
+        """Stop the server and its workers; returns when they are gone and their shared memory is freed."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        self._thread = self._folder = None
+
+    def wait(self) -> None:
+        """Block until the server is stopped or given up.
+
+        Raises:
+            EmbeddedServerError: it died too often.
+        """
+        while self._thread is not None and self._thread.is_alive():
+            self._thread.join(0.2)
+        if self._failure is not None:
+            raise self._failure
+
+    # The supervisor's thread: it alone starts and ends the process, so the kernel's "kill the child when its parent
+    # thread ends" is tied to the supervision itself.
+
+    def _supervise(self) -> None:
+        recent = 0
+        try:
+            self._launch()
+            self._ready.set()
+            started_s = time.monotonic()
+            while (fault := self._watch()) is not None:
+                recent = recent + 1 if time.monotonic() - started_s < STABLE_AFTER_S else 1
+                if recent > MAX_RESTARTS_IN_A_ROW:
+                    raise EmbeddedServerError(
+                        f"{fault}; given up after {MAX_RESTARTS_IN_A_ROW} restarts: {self._log_tail()}"
+                    )
+                self.on_event(f"{fault}; restarting the server")
+                self._end()
+                self._launch()
+                started_s = time.monotonic()
+                self.restarts += 1
+                self.on_event("the server is ready again")
+        except Fv2esError as error:
+            self._failure = error
+        finally:
+            self._end()
+            self._ready.set()
+
+    def _launch(self) -> None:
+        """Start the process and prove by an inference that it works."""
+        self._prefix = f"{SHARED_MEMORY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-"
+        environment = os.environ | {
+            # The worker program ignores PYTHONPATH; it finds its packages through the first python3 on PATH.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            "LD_LIBRARY_PATH": os.pathsep.join(map(str, self.installation.libraries)),
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+        command = [
+            str(self.installation.server),
+            f"--model-repository={self.repository}",
+            f"--backend-directory={self.log_path.parent / 'backends'}",
+            f"--backend-config=python,shm-region-prefix-name={self._prefix}",
+            "--disable-auto-complete-config",
+            "--exit-timeout-secs=5",
+        ]
+        for name, port in (("http", self.http_port), ("grpc", self.grpc_port), ("metrics", self.metrics_port)):
+            command += [f"--{name}-address={LOOPBACK}", f"--{name}-port={port}"]
+        with self.log_path.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _RUN_AND_DIE_WITH_PARENT, *command],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        deadline_s = time.monotonic() + self.start_timeout_s
+        for error in prove_ready(self.address, deadline_s=deadline_s):
+            if self._stopping.is_set():
+                return
+            if self._process.poll() is not None:
+                raise EmbeddedServerError(
+                    f"tritonserver ended with status {self._process.returncode}: {self._log_tail()}"
+                )
+            if time.monotonic() > deadline_s:
+                raise EmbeddedServerError(
+                    f"tritonserver was not ready within {self.start_timeout_s:g} s ({error}): {self._log_tail()}"
+                )
+            self._stopping.wait(0.1)
+        self._workers = _workers(self._process.pid)
+
+    def _watch(self) -> str | None:
+        """What died, as soon as it does; None when the server is being stopped."""
+        process = self._process
+        while process is not None and not self._stopping.wait(WATCH_INTERVAL_S):
+            if process.poll() is not None:
+                return f"tritonserver ended with status {process.returncode}"
+            for pid, model in self._workers.items():
+                if not _is_alive(pid):
+                    return f"the worker of model `{model}` (process {pid}) died"
+        return None
+
+    def _end(self) -> None:
+        """End the process, its workers and their shared memory."""
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+        try:
+            self._process.wait(timeout=8)
+        except subprocess.TimeoutExpired:
+            log.info("tritonserver did not stop when asked to; killing it")
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for pid in self._workers:
+            _wait_until_gone(pid)
+        self._workers = {}
+        self._process = None
+        _sweep(self._prefix)
+
+    _workers: dict[int, str] = {}  # noqa: RUF012 - replaced, never changed
+    _prefix = SHARED_MEMORY_PREFIX
+
+    def _log_tail(self) -> str:
+        """The last lines of the log that speak of an error, for a message."""
+        lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+        errors = [line for line in lines if line.startswith(("E", "F")) or "Error" in line or "error" in line]
+        return " | ".join((errors or lines)[-6:]) or "it printed nothing"
+
+
+_RUN_AND_DIE_WITH_PARENT = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.getppid() == 1 and sys.exit(1); os.execv(sys.argv[1], sys.argv[1:])"
+"""PR_SET_PDEATHSIG = SIGKILL, then become the server: no orphan when this process is killed."""
+
+
+def _free_ports(wanted: tuple[int, ...]) -> tuple[int, ...]:
+    """The wanted ports, with a free one for each 0.
+
+    Raises:
+        EmbeddedServerError: a wanted port is taken.
+    """
+    ports = []
+    with contextlib.ExitStack() as stack:
+        for port in wanted:
+            probe = stack.enter_context(socket.socket())
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError as error:
+                raise EmbeddedServerError(
+                    f"port {port} is taken ({error.strerror}); name another, or 0 for any"
+                ) from error
+            ports.append(probe.getsockname()[1])
+    return tuple(ports)
+
+
+def _workers(server_pid: int) -> dict[int, str]:
+    """Process ids of the server's Python workers and the models they serve."""
+    found = {}
+    for children in Path(f"/proc/{server_pid}/task").glob("*/children"):
+        for pid in map(int, children.read_text().split()):
+            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            scripts = [Path(os.fsdecode(each)) for each in arguments if each.endswith(b"/model.py")]
+            if scripts:
+                found[pid] = scripts[0].parents[1].name
+    return found
+
+
+def _is_alive(pid: int) -> bool:
+    """False once the process has ended, reaped or not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+def _wait_until_gone(pid: int, timeout_s: float = 5.0) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while _is_alive(pid) and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+
+
+def sweep_shared_memory() -> list[str]:
+    """Free shared memory left by embedded servers whose process no longer exists; returns the names."""
+    gone = []
+    for region in SHARED_MEMORY.glob(f"{SHARED_MEMORY_PREFIX}*-*"):
+        owner = region.name.removeprefix(SHARED_MEMORY_PREFIX).split("-")[0]
+        if owner.isdigit() and not _is_alive(int(owner)):
+            gone += _sweep(region.name)
+    return gone
+
+
+def _sweep(prefix: str) -> list[str]:
+    names = []
+    for region in SHARED_MEMORY.glob(f"{prefix}*"):
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            region.unlink()
+            names.append(region.name)
+    return names

@@ -1,0 +1,167 @@
+"""What goes over gRPC: requests to and answers of the model `emotion`, and Triton's failures as typed errors."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tritonclient.grpc import InferInput, InferResult
+
+from fv2es.errors import (
+    ClipRejected,
+    DeadlineExceeded,
+    InferenceFailed,
+    ModelUnavailable,
+    ServerError,
+    ServerUnreachable,
+)
+
+MODEL = "emotion"
+MANIFEST_MODEL = "manifest"
+
+_OUTPUTS = {
+    "LOGITS": 2,
+    "PROBABILITIES": 2,
+    "MODALITY_LOGITS": 3,
+    "PRESENT": 2,
+    "FRAME_TIMES": 1,
+    "FRAME_UTTERANCE": 1,
+    "FRAME_BOXES": 2,
+    "FRAME_SCORES": 1,
+    "VIDEO_ERRORS": 1,
+    "AUDIO_ERRORS": 1,
+    "MANIFEST": 1,
+}
+"""Outputs of `emotion` that the client reads, with their number of axes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipAnswer:
+    """The answer to one clip: U utterances, K sampled pictures, C labels."""
+
+    logits: np.ndarray
+    """[U, C] float32."""
+    probabilities: np.ndarray
+    """[U, C] float32, 0..1."""
+    modality_logits: np.ndarray
+    """[U, 3, C] float32: text, visual, acoustic."""
+    present: np.ndarray
+    """[U, 3] bool, in the same order."""
+    frame_times_s: np.ndarray
+    """[K] float64, seconds on the clip's clock."""
+    frame_utterance: np.ndarray
+    """[K] int32: index of the utterance in the request."""
+    frame_boxes_px: np.ndarray
+    """[K, 4] float32: x0, y0, x1, y1; zeros where no face was found."""
+    frame_scores: np.ndarray
+    """[K] float32: 0 where no face was found."""
+    num_video_errors: int
+    num_audio_errors: int
+    manifest: dict[str, Any]
+    """Which weights answered."""
+
+
+def encode_request(clip: bytes, spans_s: Sequence[tuple[float, float]], words: Sequence[str]) -> list[InferInput]:
+    """The inputs of `emotion`.
+
+    Args:
+        clip: encoded bytes.
+        spans_s: start and end of each utterance on the clip's clock.
+        words: of each utterance; "" where none are known.
+    """
+    return [
+        _input("CLIP", "UINT8", np.frombuffer(clip, np.uint8)),
+        _spans_input(spans_s),
+        _input("WORDS", "BYTES", np.array([each.encode() for each in words], np.object_)),
+    ]
+
+
+def encode_manifest_request() -> list[InferInput]:
+    """The inputs of `manifest`."""
+    return [_spans_input([(0.0, 1.0)])]
+
+
+def _spans_input(spans_s: Sequence[tuple[float, float]]) -> InferInput:
+    return _input("UTTERANCES", "FP64", np.array(spans_s, np.float64).reshape(-1, 2))
+
+
+def _input(name: str, data_type: str, array: np.ndarray) -> InferInput:
+    tensor = InferInput(name, list(array.shape), data_type)
+    tensor.set_data_from_numpy(array)
+    return tensor
+
+
+def decode_response(response: InferResult, *, address: str) -> ClipAnswer:
+    """The answer in `response`.
+
+    Raises:
+        ModelUnavailable: the server's `emotion` is not of the form that this client knows.
+    """
+    arrays = {}
+    for name, num_axes in _OUTPUTS.items():
+        array = response.as_numpy(name)
+        if array is None or array.ndim != num_axes:
+            found = "is missing" if array is None else f"has shape {list(array.shape)}"
+            raise ModelUnavailable(
+                address,
+                f"output {name} of model `{MODEL}` {found}, expected {num_axes} axes; client and model repository must be of one version",
+            )
+        arrays[name] = array
+    return ClipAnswer(
+        logits=arrays["LOGITS"],
+        probabilities=arrays["PROBABILITIES"],
+        modality_logits=arrays["MODALITY_LOGITS"],
+        present=arrays["PRESENT"],
+        frame_times_s=arrays["FRAME_TIMES"],
+        frame_utterance=arrays["FRAME_UTTERANCE"],
+        frame_boxes_px=arrays["FRAME_BOXES"],
+        frame_scores=arrays["FRAME_SCORES"],
+        num_video_errors=int(arrays["VIDEO_ERRORS"][0]),
+        num_audio_errors=int(arrays["AUDIO_ERRORS"][0]),
+        manifest=decode_manifest(response, address=address),
+    )
+
+
+def decode_manifest(response: InferResult, *, address: str) -> dict[str, Any]:
+    """The manifest in `response`.
+
+    Raises:
+        ModelUnavailable: there is none.
+    """
+    array = response.as_numpy("MANIFEST")
+    if array is None:
+        raise ModelUnavailable(
+            address, "the answer holds no MANIFEST; client and model repository must be of one version"
+        )
+    manifest: dict[str, Any] = json.loads(array[0])
+    return manifest
+
+
+_ERRORS: dict[str, Callable[[str, str], ServerError]] = {
+    "INVALID_ARGUMENT": ClipRejected,
+    "RESOURCE_EXHAUSTED": ClipRejected,
+    "NOT_FOUND": ModelUnavailable,
+    "UNIMPLEMENTED": ModelUnavailable,
+    "UNAVAILABLE": ServerUnreachable,
+}
+
+
+def error_from_status(status: str | None, message: str, *, address: str, timeout_s: float) -> ServerError:
+    """The typed error for a gRPC status.
+
+    UNAVAILABLE means on Triton 2.51 that the connection failed, that a queue is full or that a request waited too long in
+    one: here it becomes `ServerUnreachable`; whoever can ask the server's health tells them apart.
+
+    Args:
+        status: as tritonclient gives it, such as "StatusCode.INVALID_ARGUMENT"; None where it gives none.
+        message: of the server, shown to people and never interpreted.
+        address: HOST:PORT.
+        timeout_s: the deadline that had been set.
+    """
+    code = (status or "").rpartition(".")[2]
+    if code == "DEADLINE_EXCEEDED":
+        return DeadlineExceeded(
+            address, f"no answer within {timeout_s:g} s; allow more time or send less at once", timeout_s=timeout_s
+        )
+    return _ERRORS.get(code, InferenceFailed)(address, f"{message} ({code or 'no status'})")

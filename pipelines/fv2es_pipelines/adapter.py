@@ -1,0 +1,86 @@
+"""What stands between Triton's Python backend and a worker that knows no Triton.
+
+`model_repository/*/1/model.py` hands in the backend's own module, so nothing here imports it.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fv2es_pipelines.errors import PipelineError
+
+Arrays = Mapping[str, np.ndarray]
+Worker = Callable[[Sequence[Arrays]], Sequence[Arrays | PipelineError]]
+"""Takes the inputs of several requests by tensor name; gives the outputs of each, or the error of that one alone."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelFolder:
+    """What a worker is loaded from."""
+
+    path: Path
+    """The version folder, which holds the weights."""
+    parameters: Mapping[str, str]
+    """`parameters` of config.pbtxt."""
+    batched: bool
+    """True where the first axis of all tensors is one batch that may be merged across requests."""
+
+
+def one_by_one(answer: Callable[[Arrays], Arrays]) -> Worker:
+    """A worker that answers each request by itself; a `PipelineError` fails that request alone."""
+
+    def work(requests: Sequence[Arrays]) -> list[Arrays | PipelineError]:
+        answers: list[Arrays | PipelineError] = []
+        for request in requests:
+            try:
+                answers.append(answer(request))
+            except PipelineError as error:
+                answers.append(error)
+        return answers
+
+    return work
+
+
+def adapt(pb_utils: Any, load: Callable[[ModelFolder], Worker]) -> type:
+    """The class `TritonPythonModel` that Triton looks for.
+
+    Args:
+        pb_utils: the module `triton_python_backend_utils`.
+        load: makes the worker, warmed up, when Triton loads the model.
+    """
+
+    class TritonPythonModel:
+        """Unpacks requests, calls the worker, packs responses."""
+
+        def initialize(self, args: Mapping[str, str]) -> None:
+            config = json.loads(args["model_config"])
+            self.inputs = [each["name"] for each in config["input"]]
+            parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
+            folder = Path(args["model_repository"]) / args["model_version"]
+            self.work = load(ModelFolder(path=folder, parameters=parameters, batched=config["max_batch_size"] > 0))
+
+        def execute(self, requests: Sequence[Any]) -> list[Any]:
+            responses: dict[int, Any] = {}
+            open_requests = {}
+            for index, request in enumerate(requests):
+                if request.is_cancelled():
+                    error = pb_utils.TritonError("the client has gone", pb_utils.TritonError.CANCELLED)
+                    responses[index] = pb_utils.InferenceResponse(error=error)
+                else:
+                    tensors = (pb_utils.get_input_tensor_by_name(request, name) for name in self.inputs)
+                    open_requests[index] = {tensor.name(): tensor.as_numpy() for tensor in tensors}
+            answers = self.work(list(open_requests.values())) if open_requests else ()
+            responses |= zip(open_requests, map(respond, answers), strict=True)
+            return [responses[index] for index in range(len(requests))]
+
+    def respond(answer: Arrays | PipelineError) -> Any:
+        if isinstance(answer, PipelineError):
+            error = pb_utils.TritonError(str(answer), pb_utils.TritonError.INVALID_ARG)
+            return pb_utils.InferenceResponse(error=error)
+        return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in answer.items()])
+
+    return TritonPythonModel

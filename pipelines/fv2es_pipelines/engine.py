@@ -1,0 +1,96 @@
+"""Neural nets on ONNX Runtime: the engines of the `cpu` profile."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from fv2es_pipelines.adapter import Arrays, ModelFolder, Worker
+from fv2es_pipelines.errors import PipelineError
+
+
+class MissingWeights(PipelineError):
+    """A model's folder holds no weights, or other weights than the model needs."""
+
+
+class Engine:
+    """One ONNX file, ready to run.
+
+    Args:
+        path: the ONNX file.
+        num_threads: threads within one operator; 0: as many as this process may use.
+        rows_per_run: longest batch given to the net at once, so that what it works on stays in the cache;
+            0: all rows at once (and for nets whose first axis is no batch).
+
+    Raises:
+        MissingWeights: there is no file at `path`.
+    """
+
+    def __init__(self, path: Path, *, num_threads: int = 0, rows_per_run: int = 0) -> None:
+        if not path.is_file():
+            raise MissingWeights(f"{path}: no such file; make it with `fv2es build --output REPOSITORY`")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads or len(os.sched_getaffinity(0))
+        options.inter_op_num_threads = 1
+        # Several engines share the cores: a waiting thread must sleep, not spin.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.inputs = {each.name: each for each in self.session.get_inputs()}
+        self.output_names = [each.name for each in self.session.get_outputs()]
+        self.rows_per_run = rows_per_run
+
+    def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """All outputs by name, for inputs by name as the file declares them."""
+        if not self.rows_per_run:
+            return dict(zip(self.output_names, self.session.run(self.output_names, dict(inputs)), strict=True))
+        num_rows, step = len(next(iter(inputs.values()))), self.rows_per_run
+        runs = [
+            self.session.run(self.output_names, {name: array[start : start + step] for name, array in inputs.items()})
+            for start in range(0, num_rows, step)
+        ]
+        return {
+            name: np.concatenate(parts) for name, parts in zip(self.output_names, zip(*runs, strict=True), strict=True)
+        }
+
+    def warm_up(self) -> None:
+        """Run once on zeros with every variable axis at length 1, so that the first request meets no set-up."""
+        self.run({name: np.zeros(_smallest_shape(each), _NUMPY_TYPES[each.type]) for name, each in self.inputs.items()})
+
+
+_NUMPY_TYPES: Mapping[str, type] = {
+    "tensor(uint8)": np.uint8,
+    "tensor(int64)": np.int64,
+    "tensor(float)": np.float32,
+    "tensor(bool)": np.bool_,
+}
+
+
+def _smallest_shape(node: Any) -> list[int]:
+    return [axis if isinstance(axis, int) else 1 for axis in node.shape]
+
+
+def load_engine(folder: ModelFolder) -> Worker:
+    """The worker of an engine model: `model.onnx`, warmed up, requests merged into one batch where that is allowed."""
+    parameters = folder.parameters
+    engine = Engine(
+        folder.path / "model.onnx",
+        num_threads=int(parameters.get("num_threads", "0")),
+        rows_per_run=int(parameters.get("rows_per_run", "0")) if folder.batched else 0,
+    )
+    engine.warm_up()
+
+    def work(requests: Sequence[Arrays]) -> list[Arrays | PipelineError]:
+        if not folder.batched:
+            return [engine.run(request) for request in requests]
+        lengths = [len(next(iter(request.values()))) for request in requests]
+        merged = {name: np.concatenate([request[name] for request in requests]) for name in engine.inputs}
+        outputs = engine.run(merged)
+        borders = np.cumsum(lengths)[:-1]
+        pieces = {name: np.split(array, borders) for name, array in outputs.items()}
+        return [{name: parts[index] for name, parts in pieces.items()} for index in range(len(requests))]
+
+    return work

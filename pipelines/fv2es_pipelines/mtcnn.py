@@ -1,0 +1,315 @@
+"""MTCNN on ONNX Runtime: the largest face of many pictures at once, coarse before fine, or every face at full size.
+
+The cascade (Zhang et al. 2016) and its numbers are those of facenet-pytorch's MTCNN, which the original uses.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from fv2es_pipelines.area import Sums, area_resize, pooled, pooled_boxes, summed
+from fv2es_pipelines.boxes import Boxes, moved, pixel_bounds, squared, suppressed
+from fv2es_pipelines.constants import (
+    DETECTOR_CELL_PX,
+    DETECTOR_MEAN,
+    DETECTOR_MIN_FACE_PX,
+    DETECTOR_OUTPUT_PX,
+    DETECTOR_PYRAMID_FACTOR,
+    DETECTOR_REFINE_PX,
+    DETECTOR_SCALE,
+    DETECTOR_STRIDE_PX,
+    DETECTOR_THRESHOLDS,
+)
+from fv2es_pipelines.errors import ModelFileMissing
+from fv2es_pipelines.picture import Picture, Rgb
+
+_LEVEL_OVERLAP, _FRAME_OVERLAP, _REFINED_OVERLAP, _FINAL_OVERLAP = 0.5, 0.7, 0.7, 0.7  # facenet-pytorch's detect_face
+_MAX_CROPS = 256
+_MAX_BATCH_PX = 2_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Face:
+    """A detected face."""
+
+    box: tuple[float, float, float, float]
+    """x0, y0, x1, y1 in pixels of the full-size picture; may reach a little beyond its edges."""
+    score: float
+    """Probability that this is a face, by O-Net, in (0.7, 1]."""
+
+    @property
+    def area_px(self) -> float:
+        """Area of the box."""
+        return (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DetectorSettings:
+    """What counts as a face, and how coarse the fast search begins."""
+
+    min_face_px: int = DETECTOR_MIN_FACE_PX
+    """Smallest face looked for, in pixels of the full-size picture."""
+    thresholds: tuple[float, float, float] = DETECTOR_THRESHOLDS
+    """Least probability after P-Net, R-Net and O-Net."""
+    factor: float = DETECTOR_PYRAMID_FACTOR
+    """Ratio of sides between two levels of the pyramid; in (0, 1)."""
+    first_window: float = 0.25
+    """The first search covers faces from this fraction of the picture's shorter side upwards."""
+    levels_per_search: int = 2
+    """Levels of the pyramid that each further search adds."""
+    window_px: int = DETECTOR_OUTPUT_PX
+    """Pixels across the smallest face of a search in the picture it is made on: more is dearer and more exact."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Search:
+    """One search for faces: levels of the pyramid, all made from one picture of a given size."""
+
+    width_px: int
+    height_px: int
+    scales: tuple[float, ...]
+    """Sides of the levels, relative to the full-size picture."""
+
+
+def full_search(width_px: int, height_px: int, settings: DetectorSettings) -> Search:
+    """The whole pyramid on the full-size picture, finest level first. No level where the picture is too small."""
+    scale = DETECTOR_CELL_PX / settings.min_face_px
+    scales = []
+    while min(width_px, height_px) * scale >= DETECTOR_CELL_PX:
+        scales.append(scale)
+        scale *= settings.factor
+    return Search(width_px=width_px, height_px=height_px, scales=tuple(scales))
+
+
+def fast_searches(width_px: int, height_px: int, settings: DetectorSettings) -> tuple[Search, ...]:
+    """The levels of `full_search` split into searches, large faces first, each on a picture as small as it allows."""
+    scales = full_search(width_px, height_px, settings).scales[::-1]  # coarsest first
+    first = sum(DETECTOR_CELL_PX / scale >= settings.first_window * min(width_px, height_px) for scale in scales)
+    starts = [0, *range(max(first, 1), len(scales), settings.levels_per_search), len(scales)]
+    searches = []
+    for start, stop in zip(starts, starts[1:], strict=False):
+        if start == stop:
+            continue
+        shrink = min(1.0, settings.window_px * max(scales[start:stop]) / DETECTOR_CELL_PX)
+        width, height = (int(np.ceil(side * shrink)) for side in (width_px, height_px))
+        searches.append(Search(width_px=width, height_px=height, scales=tuple(scales[start:stop])))
+    return tuple(searches)
+
+
+class ArrayPicture:
+    """A `Picture` over an array: uint8 [H, W, 3], red first."""
+
+    def __init__(self, rgb: Rgb) -> None:
+        self._rgb = rgb
+        self.height_px, self.width_px = rgb.shape[:2]
+
+    def scaled(self, width_px: int, height_px: int) -> Rgb:
+        """As `Picture.scaled`."""
+        same = (height_px, width_px) == self._rgb.shape[:2]
+        return self._rgb if same else area_resize(self._rgb, width_px, height_px)
+
+    def region(self, x0: int, y0: int, x1: int, y1: int) -> Rgb:
+        """As `Picture.region`."""
+        return self._rgb[y0:y1, x0:x1]
+
+
+class Detector:
+    """The three nets and the cascade round them. One call at a time.
+
+    The nets take `images` float32 [B, 3, H, W], red first, normalised as (x - 127.5) / 128, and give `probability` and
+    `offsets` (edges' shifts as fractions of the box): [B, h, w] and [B, 4, h, w] for P-Net, [B] and [B, 4] for R-Net and O-Net.
+    """
+
+    def __init__(self, directory: Path, *, threads: int = 1, settings: DetectorSettings | None = None) -> None:
+        """Load `pnet.onnx`, `rnet.onnx` and `onet.onnx`.
+
+        Args:
+            directory: where they lie.
+            threads: threads of ONNX Runtime.
+            settings: None for the original's numbers.
+
+        Raises:
+            ModelFileMissing: one of them can't be read.
+        """
+        self.settings = settings or DetectorSettings()
+        self._pnet, self._rnet, self._onet = (
+            _session(directory / f"{name}.onnx", threads) for name in ("pnet", "rnet", "onet")
+        )
+
+    def largest_faces(self, pictures: Sequence[Picture]) -> list[Face | None]:
+        """The largest face of each picture, None where there is none.
+
+        Large faces are looked for first, on small copies of the pictures; smaller ones only in pictures where none was found.
+        """
+        found: list[Face | None] = [None] * len(pictures)
+        sizes: dict[tuple[int, int], list[int]] = {}
+        for index, picture in enumerate(pictures):
+            sizes.setdefault((picture.width_px, picture.height_px), []).append(index)
+        for (width, height), remaining in sizes.items():
+            for search in fast_searches(width, height, self.settings):
+                batch = max(1, _MAX_BATCH_PX // (search.width_px * search.height_px))
+                for start in range(0, len(remaining), batch):
+                    chunk = remaining[start : start + batch]
+                    tables = [summed(pictures[index].scaled(search.width_px, search.height_px)) for index in chunk]
+                    for index, faces in zip(chunk, self._search(tables, search, width, height), strict=True):
+                        found[index] = max(faces, key=lambda face: face.area_px, default=None)
+                remaining = [index for index in remaining if found[index] is None]
+                if not remaining:
+                    break
+        return found
+
+    def all_faces(self, picture: Picture) -> list[Face]:
+        """Every face of a picture by the plain cascade at full size, largest first: the reference for `largest_faces`."""
+        search = full_search(picture.width_px, picture.height_px, self.settings)
+        table = summed(picture.scaled(search.width_px, search.height_px))
+        faces = self._search([table], search, picture.width_px, picture.height_px)[0]
+        return sorted(faces, key=lambda face: -face.area_px)
+
+    def _search(self, tables: Sequence[Sums], search: Search, width: int, height: int) -> list[list[Face]]:
+        """Faces of each picture, whose copies at the search's size are given as summed areas."""
+        candidates = self._proposed(tables, search, width, height)
+        candidates = self._refined(tables, candidates, width, height)
+        faces: list[list[Face]] = [[] for _ in tables]
+        for frame, boxes, scores in self._output(tables, candidates, width, height):
+            faces[frame] = [
+                Face(box=(float(x0), float(y0), float(x1), float(y1)), score=float(score))
+                for (x0, y0, x1, y1), score in zip(boxes, scores, strict=True)
+            ]
+        return faces
+
+    def _proposed(self, tables: Sequence[Sums], search: Search, width: int, height: int) -> "_Candidates":
+        """P-Net on every level of every picture; its boxes, squared."""
+        per_frame: list[list[tuple[Boxes, npt.NDArray[np.float32], npt.NDArray[np.float32]]]] = [[] for _ in tables]
+        for scale in search.scales:
+            size = int(width * scale + 1), int(height * scale + 1)
+            level = np.stack([pooled(table, *size) for table in tables])  # [F, h, w, 3]
+            probability, offsets = self._pnet.run(["probability", "offsets"], {"images": _normalised(level)})
+            for frame, found in enumerate(probability >= self.settings.thresholds[0]):  # found [h', w']
+                rows, columns = np.nonzero(found)
+                if len(rows):
+                    corner = np.stack([columns, rows], axis=1) * DETECTOR_STRIDE_PX  # [n, 2] x y
+                    low = np.floor((corner + 1) / scale)
+                    high = np.floor((corner + DETECTOR_CELL_PX) / scale)
+                    boxes = np.concatenate([low, high], axis=1)  # [n, 4]
+                    scores = probability[frame, rows, columns]
+                    keep = suppressed(boxes, scores, _LEVEL_OVERLAP)
+                    shifts = offsets[frame][:, rows, columns].T  # [n, 4]
+                    per_frame[frame].append((boxes[keep], scores[keep], shifts[keep]))
+        frames, kept = [], []
+        for frame, levels in enumerate(per_frame):
+            if levels:
+                boxes, scores, shifts = (np.concatenate(parts) for parts in zip(*levels, strict=True))
+                keep = suppressed(boxes, scores, _FRAME_OVERLAP)
+                kept.append(squared(moved(boxes[keep], shifts[keep], extra_px=0)))
+                frames.append(np.full(len(keep), frame))
+        return _Candidates.joined(frames, kept)
+
+    def _refined(self, tables: Sequence[Sums], candidates: "_Candidates", width: int, height: int) -> "_Candidates":
+        """R-Net on all candidates of all pictures; its boxes, squared."""
+        frames, kept = [], []
+        for frame, boxes, scores, shifts in self._judged(
+            self._rnet, DETECTOR_REFINE_PX, self.settings.thresholds[1], tables, candidates, width, height
+        ):
+            keep = suppressed(boxes, scores, _REFINED_OVERLAP)
+            kept.append(squared(moved(boxes[keep], shifts[keep], extra_px=1)))
+            frames.append(np.full(len(keep), frame))
+        return _Candidates.joined(frames, kept)
+
+    def _output(
+        self, tables: Sequence[Sums], candidates: "_Candidates", width: int, height: int
+    ) -> list[tuple[int, Boxes, npt.NDArray[np.float32]]]:
+        """O-Net on all candidates of all pictures: per picture with faces its number, boxes and scores."""
+        faces = []
+        for frame, boxes, scores, shifts in self._judged(
+            self._onet, DETECTOR_OUTPUT_PX, self.settings.thresholds[2], tables, candidates, width, height
+        ):
+            final = moved(boxes, shifts, extra_px=1)
+            keep = suppressed(final, scores, _FINAL_OVERLAP, by_smaller=True)
+            faces.append((frame, final[keep], scores[keep]))
+        return faces
+
+    def _judged(
+        self,
+        net: onnxruntime.InferenceSession,
+        side_px: int,
+        threshold: float,
+        tables: Sequence[Sums],
+        candidates: "_Candidates",
+        width: int,
+        height: int,
+    ) -> list[tuple[int, Boxes, npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+        """Per picture with candidates above the threshold: its number, their boxes, scores and offsets."""
+        candidates = candidates.inside(width, height)
+        if not len(candidates.frames):
+            return []
+        crops = np.concatenate(
+            [
+                pooled_boxes(table, _on_copy(candidates.bounds(frame, width, height), table, width, height), side_px)
+                for frame, table in enumerate(tables)
+            ]
+        )  # [n, side, side, 3], pictures in order as in `candidates`
+        results = [
+            net.run(["probability", "offsets"], {"images": _normalised(crops[start : start + _MAX_CROPS])})
+            for start in range(0, len(crops), _MAX_CROPS)
+        ]
+        scores, shifts = (np.concatenate(parts) for parts in zip(*results, strict=True))  # [n], [n, 4]
+        passed = scores > threshold
+        return [
+            (frame, candidates.boxes[rows], scores[rows], shifts[rows])
+            for frame in range(len(tables))
+            if len(rows := np.flatnonzero(passed & (candidates.frames == frame)))
+        ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Candidates:
+    """Boxes that may be faces, pictures in order. Coordinates are those of the full-size picture."""
+
+    frames: npt.NDArray[np.int64]
+    """Which picture each belongs to; [n], ascending."""
+    boxes: Boxes
+    """[n, 4]."""
+
+    @classmethod
+    def joined(cls, frames: Sequence[npt.NDArray[np.int64]], boxes: Sequence[Boxes]) -> "_Candidates":
+        if not frames:
+            return cls(frames=np.zeros(0, np.int64), boxes=np.zeros((0, 4)))
+        return cls(frames=np.concatenate(frames), boxes=np.concatenate(boxes))
+
+    def inside(self, width: int, height: int) -> "_Candidates":
+        bounds = pixel_bounds(self.boxes, width, height)
+        keep = (bounds[:, 2:] > bounds[:, :2]).all(axis=1)
+        return _Candidates(frames=self.frames[keep], boxes=self.boxes[keep])
+
+    def bounds(self, frame: int, width: int, height: int) -> npt.NDArray[np.int64]:
+        return pixel_bounds(self.boxes[self.frames == frame], width, height)
+
+
+def _on_copy(bounds: npt.NDArray[np.int64], table: Sums, width: int, height: int) -> npt.NDArray[np.int64]:
+    """Bounds in pixels of the full-size picture, moved to its copy and never empty."""
+    copy_height, copy_width = table.shape[0] - 1, table.shape[1] - 1
+    if (copy_width, copy_height) == (width, height):
+        return bounds
+    scale = np.array([copy_width / width, copy_height / height])
+    low = np.minimum(np.rint(bounds[:, :2] * scale), (copy_width - 1, copy_height - 1))
+    high = np.maximum(np.rint(bounds[:, 2:] * scale), low + 1)
+    return np.concatenate([low, high], axis=1).astype(np.int64)
+
+
+def _normalised(pictures: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """[B, H, W, 3] on the scale 0..255 -> [B, 3, H, W] about -1..1."""
+    scaled = (pictures - np.float32(DETECTOR_MEAN)) * np.float32(DETECTOR_SCALE)
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+
+def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    if not path.is_file():
+        raise ModelFileMissing(str(path), remedy="build the detector's nets first: fv2es build")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,223 @@
+"""The served models and their tensors: one description, from which configurations and the tensor tables are rendered.
+
+U utterances, K sampled frames, F faces, P pieces, C labels; N, M, L are lengths padded within one request.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fv2es_pipelines import constants
+
+DataType = Literal["UINT8", "INT32", "INT64", "FP32", "FP64", "BOOL", "BYTES"]
+Role = Literal["media", "engine", "ensemble"]
+"""`media`: Python code around a library; `engine`: a neural net; `ensemble`: a graph of the others."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tensor:
+    """One input or output of a served model."""
+
+    name: str
+    data_type: DataType
+    axes: tuple[int | str, ...]
+    """Full shape; an int is fixed, a letter varies (see the module's first lines)."""
+    meaning: str
+    """What it holds, with its unit."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """One served model."""
+
+    name: str
+    role: Role
+    summary: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    max_batch_size: int = 0
+    """Rows that Triton may merge into one execution; 0 where the first axis is no batch."""
+    instances: int = 1
+    """Processes on the `cpu` profile."""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+_FACE_PX = constants.FACE_SIZE_PX
+CLIP = Tensor(name="CLIP", data_type="UINT8", axes=("bytes",), meaning="encoded bytes of one media file")
+UTTERANCES = Tensor(
+    name="UTTERANCES",
+    data_type="FP64",
+    axes=("U", 2),
+    meaning="start and end, half-open, in seconds on the clip's own clock",
+)
+WORDS = Tensor(
+    name="WORDS", data_type="BYTES", axes=("U",), meaning="words of each utterance, UTF-8; empty: none known"
+)
+FACES = Tensor(
+    name="FACES",
+    data_type="UINT8",
+    axes=("F", _FACE_PX, _FACE_PX, 3),
+    meaning="face crops, RGB 0..255; one row of zeros if there is none",
+)
+FACE_INDEX = Tensor(
+    name="FACE_INDEX",
+    data_type="INT64",
+    axes=("U", "N"),
+    meaning="row of FACES at each place of the utterance's sequence",
+)
+FACE_MASK = Tensor(
+    name="FACE_MASK", data_type="BOOL", axes=("U", "N"), meaning="true where FACE_INDEX points to a face"
+)
+FRAME_TIMES = Tensor(
+    name="FRAME_TIMES",
+    data_type="FP64",
+    axes=("K",),
+    meaning="time of each sampled picture in seconds on the clip's clock",
+)
+FRAME_UTTERANCE = Tensor(
+    name="FRAME_UTTERANCE", data_type="INT32", axes=("K",), meaning="index of the utterance that it belongs to"
+)
+FRAME_BOXES = Tensor(
+    name="FRAME_BOXES",
+    data_type="FP32",
+    axes=("K", 4),
+    meaning="largest face: x0, y0, x1, y1 in pixels of the upright picture; zeros: no face",
+)
+FRAME_SCORES = Tensor(
+    name="FRAME_SCORES", data_type="FP32", axes=("K",), meaning="the detector's probability, 0..1; 0: no face"
+)
+VIDEO_ERRORS = Tensor(
+    name="VIDEO_ERRORS", data_type="INT32", axes=(1,), meaning="video packets that could not be decoded"
+)
+VISUAL = Tensor(name="VISUAL", data_type="FP32", axes=("F", 64), meaning="features of each face")
+PIECES = Tensor(
+    name="PIECES",
+    data_type="FP32",
+    axes=("P", 4, 32, 32),
+    meaning="0.4 s of power mel spectrum each; one row of zeros if there is no sound",
+)
+PIECE_INDEX = Tensor(
+    name="PIECE_INDEX",
+    data_type="INT64",
+    axes=("U", "M"),
+    meaning="row of PIECES at each place of the utterance's sequence",
+)
+PIECE_MASK = Tensor(
+    name="PIECE_MASK", data_type="BOOL", axes=("U", "M"), meaning="true where PIECE_INDEX points to a piece"
+)
+AUDIO_ERRORS = Tensor(
+    name="AUDIO_ERRORS", data_type="INT32", axes=(1,), meaning="audio packets that could not be decoded"
+)
+ACOUSTIC = Tensor(name="ACOUSTIC", data_type="FP32", axes=("P", 64), meaning="features of each piece")
+INPUT_IDS = Tensor(name="INPUT_IDS", data_type="INT64", axes=("U", "L"), meaning="token numbers")
+ATTENTION_MASK = Tensor(name="ATTENTION_MASK", data_type="INT64", axes=("U", "L"), meaning="1 at tokens, 0 at padding")
+WORDS_MASK = Tensor(name="WORDS_MASK", data_type="BOOL", axes=("U",), meaning="true where the utterance has words")
+TEXT = Tensor(name="TEXT", data_type="FP32", axes=("U", "C"), meaning="logits of the text branch")
+LOGITS = Tensor(name="LOGITS", data_type="FP32", axes=("U", "C"), meaning="fused logits, one column a label")
+PROBABILITIES = Tensor(
+    name="PROBABILITIES",
+    data_type="FP32",
+    axes=("U", "C"),
+    meaning="0..1; labels are independent, a row need not sum to 1",
+)
+MODALITY_LOGITS = Tensor(
+    name="MODALITY_LOGITS",
+    data_type="FP32",
+    axes=("U", 3, "C"),
+    meaning="logits of text, visual, acoustic in this order; zeros where absent",
+)
+PRESENT = Tensor(name="PRESENT", data_type="BOOL", axes=("U", 3), meaning="which of text, visual, acoustic took part")
+MANIFEST = Tensor(
+    name="MANIFEST",
+    data_type="BYTES",
+    axes=(1,),
+    meaning="JSON: which weights answered (name, sha256, labels, trained, ...)",
+)
+
+_FRAMES = (FRAME_TIMES, FRAME_UTTERANCE, FRAME_BOXES, FRAME_SCORES, VIDEO_ERRORS)
+_FUSED = (LOGITS, PROBABILITIES, MODALITY_LOGITS, PRESENT)
+
+MAX_ROWS = 1024
+"""Most faces or pieces that one request may hold, and that Triton merges: 400 s of sound."""
+
+MODELS: tuple[Model, ...] = (
+    Model(
+        name="faces",
+        role="media",
+        summary="decodes the clip, finds the largest face of each sampled frame, crops it",
+        inputs=(CLIP, UTTERANCES),
+        outputs=(FACES, FACE_INDEX, FACE_MASK, *_FRAMES),
+        instances=2,
+    ),
+    Model(
+        name="visual",
+        role="engine",
+        summary="faces to features (single-branch RepVGG)",
+        inputs=(FACES,),
+        outputs=(VISUAL,),
+        max_batch_size=MAX_ROWS,
+        parameters={"rows_per_run": "32"},
+    ),
+    Model(
+        name="mel",
+        role="media",
+        summary="decodes the clip's sound, cuts the mel spectrum of each utterance into pieces",
+        inputs=(CLIP, UTTERANCES),
+        outputs=(PIECES, PIECE_INDEX, PIECE_MASK, AUDIO_ERRORS),
+    ),
+    Model(
+        name="acoustic",
+        role="engine",
+        summary="pieces to features (hierarchical attention over the spectrum)",
+        inputs=(PIECES,),
+        outputs=(ACOUSTIC,),
+        max_batch_size=MAX_ROWS,
+        parameters={"rows_per_run": "8"},
+    ),
+    Model(
+        name="tokenizer",
+        role="media",
+        summary="words to token numbers",
+        inputs=(WORDS,),
+        outputs=(INPUT_IDS, ATTENTION_MASK, WORDS_MASK),
+    ),
+    Model(
+        name="text",
+        role="engine",
+        summary="token numbers to the logits of the text branch",
+        inputs=(INPUT_IDS, ATTENTION_MASK),
+        outputs=(TEXT,),
+        max_batch_size=MAX_ROWS,
+        parameters={"rows_per_run": "32"},
+    ),
+    Model(
+        name="fusion",
+        role="engine",
+        summary="puts the features back into sequences and fuses them, one row an utterance",
+        inputs=(VISUAL, FACE_INDEX, FACE_MASK, ACOUSTIC, PIECE_INDEX, PIECE_MASK, TEXT, WORDS_MASK),
+        outputs=_FUSED,
+    ),
+    Model(
+        name="manifest",
+        role="media",
+        summary="says which weights are being served",
+        inputs=(UTTERANCES,),
+        outputs=(MANIFEST,),
+    ),
+    Model(
+        name="emotion",
+        role="ensemble",
+        summary="the whole way from a clip to emotions",
+        inputs=(CLIP, UTTERANCES, WORDS),
+        outputs=(*_FUSED, *_FRAMES, AUDIO_ERRORS, MANIFEST),
+    ),
+)
+
+
+def model(name: str) -> Model:
+    """The description of one served model.
+
+    Raises:
+        KeyError: no model has that name.
+    """
+    return {each.name: each for each in MODELS}[name]

@@ -1,0 +1,189 @@
+"""The pictures that a clip's utterances want, out of one sequential decode that keeps only what it hands on."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from fv2es_pipelines.clip import OpenClip
+from fv2es_pipelines.constants import TIMESTAMP_TOLERANCE_S
+from fv2es_pipelines.picture import DecodedPicture, RgbConverter
+from fv2es_pipelines.sampling import PictureChooser
+
+_MIN_SKIPPED_PACKETS = 16  # restarting a decoder costs about as much as decoding a few pictures
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChosenPicture:
+    """A picture and the wanted times it serves."""
+
+    pts_s: float
+    """When it is shown: seconds on the clip's clock."""
+    positions: tuple[int, ...]
+    """Positions of the wanted times it serves, ascending, at least one."""
+    picture: DecodedPicture
+
+
+class PictureReader:
+    """Decodes a clip once, in order, and hands out the pictures that are shown at the wanted times.
+
+    Pictures that nobody wants and that no other picture needs are not decoded. Damaged packets are counted and the last
+    good picture stands in, with its own timestamp.
+
+    Attributes:
+        errors: packets that could not be decoded, or not without loss, so far.
+    """
+
+    def __init__(self, clip: OpenClip, times_s: npt.NDArray[np.float64], *, threads: int = 1) -> None:
+        """Wanted times: seconds on the clip's clock, ascending, float64 [n]."""
+        self.errors = 0
+        self._clip, self._times_s, self._threads = clip, times_s, threads
+        self._converter = RgbConverter()
+
+    def __iter__(self) -> Iterator[ChosenPicture]:
+        """Chosen pictures in the order they are shown.
+
+        Raises:
+            UnsupportedCodec, ClipTooLarge: as `OpenClip.video`.
+        """
+        stream = self._clip.video()
+        if stream is None:
+            return
+        packets = list(self._clip.packets(stream))
+        self.errors += self._clip.damaged
+        chooser = PictureChooser(self._times_s)
+        clock = _Clock(stream)
+        end_s, shown = -np.inf, None
+        for frame in self._decode(stream, packets, _plan(stream, packets, self._times_s)):
+            pts_s = clock.stamp(frame)
+            positions = chooser.arrive(pts_s)
+            if positions and shown is not None:
+                yield ChosenPicture(pts_s=shown[0], positions=tuple(positions), picture=self._picture(shown[1]))
+            shown = (pts_s, frame)
+            end_s = max(end_s, clock.end(frame, pts_s))
+            if chooser.done:
+                return
+        if shown is not None:
+            positions = chooser.finish(max(end_s, *(_packet_end_s(packet, clock) for packet in packets)))
+            if positions:
+                yield ChosenPicture(pts_s=shown[0], positions=tuple(positions), picture=self._picture(shown[1]))
+
+    def _picture(self, frame: av.VideoFrame) -> DecodedPicture:
+        return DecodedPicture(frame, self._converter)
+
+    def _decode(
+        self, stream: VideoStream, packets: Sequence[Packet[VideoStream]], plan: "_Plan"
+    ) -> Iterator[av.VideoFrame]:
+        context = stream.codec_context
+        context.thread_count, context.thread_type = self._threads, "AUTO"  # type: ignore[assignment]
+        skipped = 0
+        for packet, need in zip(packets, plan.needs, strict=True):
+            if need == _SKIP:
+                skipped += 1
+                continue
+            if skipped and not plan.intra_only:
+                yield from self._drain(stream)
+                context.flush_buffers()
+            skipped = 0
+            context.skip_frame = "DEFAULT" if need == _SHOW else "NONREF"
+            try:
+                frames = context.decode(packet)
+            except av.FFmpegError:
+                self.errors += 1
+                continue
+            yield from self._counted(frames)
+        yield from self._drain(stream)
+
+    def _drain(self, stream: VideoStream) -> Iterator[av.VideoFrame]:
+        try:
+            frames = stream.codec_context.decode(None)
+        except EOFError:  # nothing was ever sent
+            return
+        except av.FFmpegError:
+            self.errors += 1
+            return
+        yield from self._counted(frames)
+
+    def _counted(self, frames: Sequence[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        for frame in frames:
+            self.errors += frame.is_corrupt
+            yield frame
+
+
+_SKIP, _REFERENCE, _SHOW = 0, 1, 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Plan:
+    """What to do with each packet: leave it out, decode it for others if others need it, or decode it to be seen."""
+
+    needs: npt.NDArray[np.int8]
+    intra_only: bool
+
+
+def _plan(stream: VideoStream, packets: Sequence[Packet[VideoStream]], times_s: npt.NDArray[np.float64]) -> _Plan:
+    intra_only = bool(stream.codec_context.codec.intra_only)
+    everything = _Plan(needs=np.full(len(packets), _SHOW, np.int8), intra_only=intra_only)
+    if not packets or any(packet.pts is None or packet.dts is None for packet in packets):
+        return everything
+    if np.any(np.diff([packet.dts for packet in packets]) < 0):  # type: ignore[arg-type]
+        return everything  # the clock jumps back: which picture is shown when is known only after decoding
+    pts_s = np.array([packet.pts for packet in packets], np.float64) * float(stream.time_base or 1)  # [n]
+    order = np.argsort(pts_s, kind="stable")  # shown order -> decoding order
+    shown = np.searchsorted(pts_s[order], times_s + TIMESTAMP_TOLERANCE_S, side="right") - 1
+    wanted = np.zeros(len(packets), bool)
+    wanted[order[shown[shown >= 0]]] = True
+    needs = np.full(len(packets), _SKIP, np.int8)
+    keys = [index for index, packet in enumerate(packets) if packet.is_keyframe and index]
+    previous_start = 0
+    for start, stop in zip([0, *keys], [*keys, len(packets)], strict=True):
+        seen = start + np.flatnonzero(wanted[start:stop])
+        if len(seen):
+            # Pictures shown before their key frame may refer to the group before it.
+            first = previous_start if pts_s[seen].min() < pts_s[start] else start
+            last = int(seen.max()) + 1
+            needs[first:last] = np.maximum(needs[first:last], _REFERENCE)
+            needs[seen] = _SHOW
+        previous_start = start
+    _fill_short_gaps(needs, 1 if intra_only else _MIN_SKIPPED_PACKETS)
+    return _Plan(needs=needs, intra_only=intra_only)
+
+
+def _fill_short_gaps(needs: npt.NDArray[np.int8], shortest: int) -> None:
+    """Turn gaps of skipped packets that are shorter than `shortest` and lie between needed ones into references."""
+    used = np.flatnonzero(needs)
+    for before, after in zip(used, used[1:], strict=False):
+        if 1 < after - before <= shortest:
+            needs[before + 1 : after] = _REFERENCE
+
+
+class _Clock:
+    """Timestamps of decoded frames in seconds, with a way out where the container gave none."""
+
+    def __init__(self, stream: VideoStream) -> None:
+        self.time_base_s = float(stream.time_base or 1)
+        rate = stream.average_rate or stream.guessed_rate
+        self.period_s = 1 / float(rate) if rate else 0.04
+        self._last_s: float | None = None
+
+    def stamp(self, frame: av.VideoFrame) -> float:
+        ticks = frame.pts if frame.pts is not None else frame.dts
+        if ticks is not None:
+            self._last_s = ticks * self.time_base_s
+        else:
+            self._last_s = 0.0 if self._last_s is None else self._last_s + self.period_s
+        return self._last_s
+
+    def end(self, frame: av.VideoFrame, pts_s: float) -> float:
+        return pts_s + (frame.duration * self.time_base_s if frame.duration else self.period_s)
+
+
+def _packet_end_s(packet: Packet[VideoStream], clock: _Clock) -> float:
+    if packet.pts is None:
+        return float("-inf")
+    length_s = packet.duration * clock.time_base_s if packet.duration else clock.period_s
+    return packet.pts * clock.time_base_s + length_s

@@ -1,0 +1,47 @@
+"""What several areas of the tests share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fv2es import EmbeddedServer
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED_DATA = ROOT.parent / "shared" / "data"
+"""Real material beside the project; tests that use it skip where it is absent."""
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> Path:
+    """12 s of 640x360 H.264 + AAC: a face, then none, then the face again; speech. See media/make_astronaut.py."""
+    return ROOT / "tests" / "media" / "astronaut.mp4"
+
+
+@pytest.fixture(scope="session")
+def astronaut_srt() -> Path:
+    return ROOT / "tests" / "media" / "astronaut.srt"
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The model repository with the weights that `make weights` builds."""
+    folder = ROOT / "model_repository"
+    if not (folder / "manifest" / "1" / "manifest.json").is_file():
+        pytest.fail("no weights in model_repository; run: make weights")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_media() -> Path:
+    folder = SHARED_DATA / "media"
+    if not folder.is_dir():
+        pytest.skip("the films beside the project are not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(repository: Path) -> Iterator[EmbeddedServer]:
+    """A running embedded Triton; tests that use it carry the mark xdist_group("server"), so that there is one."""
+    with EmbeddedServer(repository) as running:
+        yield running
