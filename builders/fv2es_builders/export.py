@@ -10,15 +10,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
 
 from fv2es_builders.modules.model import V2EM
 from fv2es_builders.presets import Preset
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 OPSET: Final = 20
 """See the module's docstring."""
@@ -122,7 +124,9 @@ def _quiet_exporter() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def onnx_from_module(module: nn.Module, spec: GraphSpec, path: Path, *, metadata: Mapping[str, str] | None = None) -> Path:
+def onnx_from_module(
+    module: nn.Module, spec: GraphSpec, path: Path, *, metadata: Mapping[str, str] | None = None
+) -> Path:
     """Write a module as an ONNX file of opset 20 with dynamic axes. The file is not yet proven: see `fv2es_builders.parity`.
 
     Args:
@@ -134,7 +138,7 @@ def onnx_from_module(module: nn.Module, spec: GraphSpec, path: Path, *, metadata
     Returns:
         `path`.
     """
-    axes = tuple({axis: torch.export.Dim.DYNAMIC for axis in spec.axes[name]} for name in spec.inputs)
+    axes = tuple(dict.fromkeys(spec.axes[name], torch.export.Dim.DYNAMIC) for name in spec.inputs)
     with _quiet_exporter(), torch.no_grad():
         program = torch.onnx.export(
             module,
@@ -186,6 +190,6 @@ def _strip(model: onnx.ModelProto) -> None:
         value.doc_string = ""
 
 
-def arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+def arrays(tensors: Mapping[str, Tensor]) -> "dict[str, NDArray[Any]]":
     """Tensors as arrays, for ONNX Runtime."""
     return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}

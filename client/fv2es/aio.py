@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -145,7 +145,9 @@ class AsyncClient:
         self._was_reached = True
         return model
 
-    async def _run(self, analysis: Analysis, on_progress: Callable[[Progress], None] | None) -> AsyncIterator[Item]:
+    async def _run(
+        self, analysis: Analysis, on_progress: Callable[[Progress], None] | None
+    ) -> AsyncGenerator[Item, None]:
         """Keep up to `max_in_flight` clips under way; settle them in order."""
         waiting: deque[_Sent] = deque()
         clips = analysis.clips()
@@ -163,7 +165,7 @@ class AsyncClient:
                         yield item
                     if on_progress:
                         on_progress(analysis.progress)
-            for item in analysis.missing():
+            for item in analysis.remainder():
                 yield item
         finally:
             for sent in waiting:

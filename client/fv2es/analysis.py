@@ -5,7 +5,7 @@
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -37,6 +37,9 @@ from fv2es.wire import ClipAnswer
 
 Item = UtteranceResult | LostUtterance
 """What a stream yields, in the order of the source."""
+
+NO_MEDIA = "NoMedia"
+"""`LostUtterance.error` where the file holds nothing for the utterance's time: no exception belongs to it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,6 +151,8 @@ class Analysis:
         self._notes = list(planned.notes)
         self._started_s = time.monotonic()
         self._first_s: float | None = None
+        self._num_losses = 0
+        """How many of the report's losses have been given out."""
 
     def clips(self) -> Iterator[Clip]:
         """The clips, cut one at a time while they are asked for."""
@@ -167,25 +172,29 @@ class Analysis:
                 self._notes.append(
                     f"[{clip.start_s:.2f}, {clip.end_s:.2f}) s: {count} damaged {kind} packets were left out"
                 )
-        items: list[Item] = list(_utterance_results(clip.utterances, answer, self.model.labels))
-        self._items += items
-        return items
+        return self._take(_utterance_results(clip.utterances, answer, self.model.labels), clip.utterances[-1].index)
 
     def add_failure(self, clip: Clip, error: Fv2esError) -> list[Item]:
         """Take in that a clip is lost; gives its utterances as lost ones."""
-        items: list[Item] = [
-            LostUtterance(
-                index=each.index,
-                start_s=each.start_s,
-                end_s=each.end_s,
-                text=each.text,
-                error=type(error).__name__,
-                reason=str(error),
-            )
-            for each in clip.utterances
-        ]
-        self._items += items
-        return items
+        lost = (_lost(each, type(error).__name__, str(error)) for each in clip.utterances)
+        return self._take(lost, clip.utterances[-1].index)
+
+    def remainder(self) -> list[Item]:
+        """Utterances at the end for which the file holds nothing, as lost ones. To be called when all clips are in."""
+        return self._take((), len(self.plan.utterances))
+
+    def _take(self, items: Iterable[Item], last_index: int) -> list[Item]:
+        """Keep items, and with them what cutting found no media for up to `last_index`; all in order."""
+        new = list(items)
+        while self._report.losses[self._num_losses :] and (
+            self._report.losses[self._num_losses].utterance.index <= last_index
+        ):
+            loss = self._report.losses[self._num_losses]
+            new.append(_lost(loss.utterance, NO_MEDIA, loss.reason))
+            self._num_losses += 1
+        new.sort(key=lambda each: each.index)
+        self._items += new
+        return new
 
     @property
     def progress(self) -> Progress:
@@ -196,24 +205,6 @@ class Analysis:
             done=len(self._items),
             total=len(self.plan.utterances),
         )
-
-    def missing(self) -> list[Item]:
-        """Utterances that no clip held, as lost ones: the file broke off before them. To be called at the end."""
-        known = {each.index for each in self._items}
-        items: list[Item] = [
-            LostUtterance(
-                index=each.index,
-                start_s=each.start_s,
-                end_s=each.end_s,
-                text=each.text,
-                error="SourceError",
-                reason="the file could not be read to this point",
-            )
-            for each in self.plan.utterances
-            if each.index not in known
-        ]
-        self._items += items
-        return items
 
     def result(self) -> Result:
         """Everything, once all clips are in."""
@@ -230,6 +221,17 @@ class Analysis:
                 media_s=sum(each.end_s - each.start_s for each in scored),
             ),
         )
+
+
+def _lost(utterance: Utterance, error: str, reason: str) -> LostUtterance:
+    return LostUtterance(
+        index=utterance.index,
+        start_s=utterance.start_s,
+        end_s=utterance.end_s,
+        text=utterance.text,
+        error=error,
+        reason=reason,
+    )
 
 
 def _utterance_results(

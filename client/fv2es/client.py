@@ -169,7 +169,7 @@ class Client:
                     yield from self._settle(waiting, analysis)
                     if on_progress:
                         on_progress(analysis.progress)
-            yield from analysis.missing()
+            yield from analysis.remainder()
         finally:
             for sent in waiting:
                 sent.cancel()

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,9 +25,7 @@ CONTAINERS = (
 """Demuxers that may open a file (FFmpeg's names). Playlists and other formats that name further files are left out."""
 STILL_IMAGES = ("image2", "png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "gif", "apng")
 """Opened only to be refused by name."""
-VIDEO_CODECS = frozenset(
-    ["h264", "hevc", "vp8", "vp9", "av1", "mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "prores"]
-)
+VIDEO_CODECS = frozenset(["h264", "hevc", "vp8", "vp9", "av1", "mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "prores"])
 AUDIO_CODECS = frozenset(["aac", "mp3", "mp2", "opus", "vorbis", "flac", "alac", "ac3", "eac3"])
 """Beside these every codec whose name starts with pcm_."""
 MAX_PIXELS = 8192 * 8192
@@ -66,12 +65,14 @@ class ChosenStreams:
 class Coded:
     """One packet with its times as the source states them. Seconds on the source's clock."""
 
-    packet: Packet[Any]
+    packet: "Packet[Any]"
     kind: Kind
     pts: int
     """Presentation time in ticks of the stream; the decoding time where the source gives none."""
     dts: int | None
     duration: int
+    time_base: Fraction
+    """Seconds in a tick."""
     start_s: float
     """Presentation time."""
     end_s: float
@@ -195,7 +196,7 @@ def choose_streams(container: InputContainer, name: str) -> ChosenStreams:
             allowed = sorted(VIDEO_CODECS) if kind == "video" else [*sorted(AUDIO_CODECS), "pcm_*"]
             raise UnsupportedMedia(
                 name,
-                f"{kind} codec {', '.join(sorted({codec_name(s) for s in all_of_kind}))} is not one of "  # type: ignore[attr-defined]
+                f"{kind} codec {', '.join(sorted({codec_name(s) for s in all_of_kind}))} is not one of "
                 f"{', '.join(allowed)}; convert it: ffmpeg -i IN -c:v libx264 -c:a aac OUT.mp4",
             )
     sized = [s for s in known_pictures if s.codec_context.width > 0 and s.codec_context.height > 0]
@@ -247,7 +248,7 @@ class _Gate:
         self._needs_key = self._kind == "video"
         self._is_starved = False
 
-    def admit(self, packet: Packet[Any]) -> Iterator[Coded]:
+    def admit(self, packet: "Packet[Any]") -> Iterator[Coded]:
         coded = self._coded(packet)
         if coded is None:
             return
@@ -268,7 +269,8 @@ class _Gate:
             yield from self._in_order(held)
 
     def _in_order(self, coded: Coded) -> Iterator[Coded]:
-        if self.last_s is not None and coded.decode_s < self.last_s - BACK_S:
+        tolerance_s = 0.0 if self._is_behind else BACK_S
+        if self.last_s is not None and coded.decode_s < self.last_s - tolerance_s:
             jumps = self._report.back_jumps
             if not self._is_behind:
                 jumps.append((self._kind, self.last_s, coded.start_s, 0))
@@ -288,7 +290,7 @@ class _Gate:
         self._needs_key = self._is_starved = False
         yield coded
 
-    def _coded(self, packet: Packet[Any]) -> Coded | None:
+    def _coded(self, packet: "Packet[Any]") -> Coded | None:
         self._report.num_corrupt += packet.is_corrupt
         pts = packet.pts if packet.pts is not None else packet.dts
         if pts is None:
@@ -303,6 +305,7 @@ class _Gate:
             pts=pts,
             dts=dts,
             duration=duration,
+            time_base=base,
             start_s=float(pts * base),
             end_s=float((pts + duration) * base),
             decode_s=float(min(dts, pts) * base) if dts is not None else float(pts * base) - allowance_s,

@@ -54,6 +54,7 @@ def prove_ready(address: str, *, deadline_s: float) -> Iterator[Fv2esError]:
     """Try until an inference succeeds; yields the error of each vain try, so that the caller decides how long to go on.
 
     Args:
+        address: HOST:PORT.
         deadline_s: on the clock of `time.monotonic`; no try starts a wait beyond it.
     """
     with triton.InferenceServerClient(address) as client:

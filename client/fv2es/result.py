@@ -86,7 +86,7 @@ class LostUtterance:
     end_s: float
     text: str
     error: str
-    """Class of the error."""
+    """Class of the error, or NoMedia where the file holds nothing for that time."""
     reason: str
     """Its message."""
 

@@ -3,8 +3,9 @@
 import io
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import av.error
@@ -72,6 +73,12 @@ class SourceInfo:
         """When the last picture or sound ends."""
         return self.start_s + self.duration_s
 
+    def to_dict(self) -> dict[str, Any]:
+        """The same for JSON: plain types, the notes left out (they stand in the result)."""
+        plain = asdict(self)
+        del plain["notes"]
+        return {**plain, "path": str(self.path)}
+
 
 def probe(path: str | os.PathLike[str]) -> SourceInfo:
     """What the file holds. Reads the header and the last packets; all packets only where the header can't be trusted.
@@ -85,27 +92,18 @@ def probe(path: str | os.PathLike[str]) -> SourceInfo:
     name = os.fspath(path)
     with open_media(path) as container:
         chosen = choose_streams(container, name)
-        start_s, stated_end_s = _stated_span(container, chosen)
+        start_s, stated_ends_s = _stated_span(container, chosen)
         tail_end_s = _tail_end(container, chosen) if chosen.video is not None else None
         size_bytes, kind = container.size, container.format.name
         video = _video_info(chosen.video) if chosen.video is not None else None
         audio = _audio_info(chosen.audio) if chosen.audio is not None else None
     notes = list(chosen.notes)
-    is_trusted = (
-        start_s is not None
-        and stated_end_s is not None
-        and tail_end_s is not None
-        and abs(stated_end_s - tail_end_s) <= DURATION_TOLERANCE_S
-        and stated_end_s > start_s
-    )
-    if is_trusted:
-        end_s = stated_end_s
-    else:
-        start_s, end_s = _scanned_span(path)
-        if stated_end_s is not None and abs(stated_end_s - end_s) > DURATION_TOLERANCE_S:
-            notes.append(f"the container states an end at {stated_end_s:.2f} s, its packets end at {end_s:.2f} s")
-    if start_s is None or end_s is None:  # pragma: no cover - narrows the types
-        raise NotMedia(name, "not one packet could be read; copy or download the file again")
+    end_s = _agreed_end_s(stated_ends_s, tail_end_s)
+    if start_s is None or end_s is None or end_s <= start_s:
+        first_s, end_s = _scanned_span(path)
+        start_s = first_s if start_s is None or start_s >= end_s else start_s
+        if stated_ends_s and _agreed_end_s(stated_ends_s, end_s) is None:
+            notes.append(f"the container states an end at {stated_ends_s[0]:.2f} s, its packets end at {end_s:.2f} s")
     start_s = max(start_s, 0.0)  # below zero lies only what primes a decoder
     return SourceInfo(
         path=Path(name),
@@ -119,17 +117,30 @@ def probe(path: str | os.PathLike[str]) -> SourceInfo:
     )
 
 
-def _stated_span(container: InputContainer, chosen: ChosenStreams) -> tuple[float | None, float | None]:
-    """Start and end in seconds as the header has them."""
+def _stated_span(container: InputContainer, chosen: ChosenStreams) -> tuple[float | None, tuple[float, ...]]:
+    """Start and possible ends in seconds as the header has them.
+
+    Matroska's duration is the end on the file's clock (as FFmpeg writes it) or the length: both are possible ends.
+    """
     starts = [
         float(stream.start_time * stream.time_base)
         for stream in chosen.all()
         if stream.start_time is not None and stream.time_base is not None
     ]
-    if not starts or container.duration is None or container.duration <= 0:
-        return min(starts, default=None), None
+    if container.duration is None or container.duration <= 0:
+        return min(starts, default=None), ()
     origin_us = container.start_time if container.start_time is not None else 0
-    return min(starts), (origin_us + container.duration) / _MICROSECONDS
+    return min(starts, default=None), (
+        (origin_us + container.duration) / _MICROSECONDS,
+        container.duration / _MICROSECONDS,
+    )
+
+
+def _agreed_end_s(stated_ends_s: tuple[float, ...], measured_s: float | None) -> float | None:
+    """The stated end that the packets bear out; None where none does."""
+    if measured_s is None:
+        return None
+    return next((end_s for end_s in stated_ends_s if abs(end_s - measured_s) <= DURATION_TOLERANCE_S), None)
 
 
 def _tail_end(container: InputContainer, chosen: ChosenStreams) -> float | None:

@@ -40,21 +40,21 @@ _OUTPUTS = {
 class ClipAnswer:
     """The answer to one clip: U utterances, K sampled pictures, C labels."""
 
-    logits: np.ndarray
+    logits: np.ndarray[Any, Any]
     """[U, C] float32."""
-    probabilities: np.ndarray
+    probabilities: np.ndarray[Any, Any]
     """[U, C] float32, 0..1."""
-    modality_logits: np.ndarray
+    modality_logits: np.ndarray[Any, Any]
     """[U, 3, C] float32: text, visual, acoustic."""
-    present: np.ndarray
+    present: np.ndarray[Any, Any]
     """[U, 3] bool, in the same order."""
-    frame_times_s: np.ndarray
+    frame_times_s: np.ndarray[Any, Any]
     """[K] float64, seconds on the clip's clock."""
-    frame_utterance: np.ndarray
+    frame_utterance: np.ndarray[Any, Any]
     """[K] int32: index of the utterance in the request."""
-    frame_boxes_px: np.ndarray
+    frame_boxes_px: np.ndarray[Any, Any]
     """[K, 4] float32: x0, y0, x1, y1; zeros where no face was found."""
-    frame_scores: np.ndarray
+    frame_scores: np.ndarray[Any, Any]
     """[K] float32: 0 where no face was found."""
     num_video_errors: int
     num_audio_errors: int
@@ -86,7 +86,7 @@ def _spans_input(spans_s: Sequence[tuple[float, float]]) -> InferInput:
     return _input("UTTERANCES", "FP64", np.array(spans_s, np.float64).reshape(-1, 2))
 
 
-def _input(name: str, data_type: str, array: np.ndarray) -> InferInput:
+def _input(name: str, data_type: str, array: np.ndarray[Any, Any]) -> InferInput:
     tensor = InferInput(name, list(array.shape), data_type)
     tensor.set_data_from_numpy(array)
     return tensor

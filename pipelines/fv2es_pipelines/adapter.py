@@ -13,7 +13,7 @@ import numpy as np
 
 from fv2es_pipelines.errors import PipelineError
 
-Arrays = Mapping[str, np.ndarray]
+Arrays = Mapping[str, np.ndarray[Any, Any]]
 Worker = Callable[[Sequence[Arrays]], Sequence[Arrays | PipelineError]]
 """Takes the inputs of several requests by tensor name; gives the outputs of each, or the error of that one alone."""
 

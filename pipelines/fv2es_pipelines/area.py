@@ -14,7 +14,8 @@ def _weights(source_px: int, target_px: int) -> npt.NDArray[np.float32]:
     edges = np.arange(target_px + 1, dtype=np.float64) * source_px / target_px
     pixels = np.arange(source_px, dtype=np.float64)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)  # [target, source]
-    return (np.maximum(overlap, 0) * target_px / source_px).astype(np.float32)
+    shares: npt.NDArray[np.float32] = (np.maximum(overlap, 0) * target_px / source_px).astype(np.float32)
+    return shares
 
 
 def area_resize(picture: npt.NDArray[np.uint8], width_px: int, height_px: int) -> npt.NDArray[np.uint8]:
@@ -53,7 +54,9 @@ def pooled(table: Sums, width_px: int, height_px: int) -> npt.NDArray[np.float32
     (top, bottom), (left, right) = _cells(height, height_px), _cells(width, width_px)
     bands = table[bottom] - table[top]  # [h, W + 1, 3]
     sums = bands[:, right] - bands[:, left]  # [h, w, 3]
-    return sums.astype(np.float32) / ((bottom - top)[:, None] * (right - left)[None, :]).astype(np.float32)[..., None]
+    counts = (bottom - top)[:, None] * (right - left)[None, :]  # [h, w]
+    means: npt.NDArray[np.float32] = sums.astype(np.float32) / counts.astype(np.float32)[..., None]
+    return means
 
 
 def pooled_boxes(table: Sums, boxes: npt.NDArray[np.int64], side_px: int) -> npt.NDArray[np.float32]:
@@ -78,7 +81,8 @@ def pooled_boxes(table: Sums, boxes: npt.NDArray[np.int64], side_px: int) -> npt
         + table[rows_top, columns_left]
     )  # [n, side, side, 3]
     counts = (rows_bottom - rows_top) * (columns_right - columns_left)  # [n, side, side]
-    return sums.astype(np.float32) / counts.astype(np.float32)[..., None]
+    means: npt.NDArray[np.float32] = sums.astype(np.float32) / counts.astype(np.float32)[..., None]
+    return means
 
 
 def _cells(source_px: int, target_px: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -30,7 +30,8 @@ def suppressed(
         while True:  # the first k are right after k rounds, in practice all are after a few
             left = ~beats[keep].any(axis=0)
             if np.array_equal(left, keep):
-                return order[keep]
+                best_first: npt.NDArray[np.intp] = order[keep]
+                return best_first
             keep = left
     kept: list[int] = []
     rest = np.arange(len(order))
@@ -52,7 +53,8 @@ def overlaps(first: Boxes, second: Boxes, *, by_smaller: bool = False) -> npt.ND
         whole = np.minimum(areas[0][:, None], areas[1][None, :])
     else:
         whole = areas[0][:, None] + areas[1][None, :] - common
-    return common / np.maximum(whole, 1e-9)
+    ratio: npt.NDArray[np.float64] = common / np.maximum(whole, 1e-9)
+    return ratio
 
 
 def squared(boxes: Boxes) -> Boxes:
@@ -66,7 +68,8 @@ def squared(boxes: Boxes) -> Boxes:
 def moved(boxes: Boxes, offsets: npt.NDArray[np.float32], *, extra_px: float) -> Boxes:
     """Each box's edges moved by `offsets` [n, 4], which are fractions of its sides plus `extra_px`."""
     sides = boxes[:, 2:] - boxes[:, :2] + extra_px
-    return boxes + offsets * np.concatenate([sides, sides], axis=1)
+    result: Boxes = boxes + offsets * np.concatenate([sides, sides], axis=1)
+    return result
 
 
 def pixel_bounds(boxes: Boxes, width_px: int, height_px: int) -> npt.NDArray[np.int64]:

@@ -1,9 +1,11 @@
 """Encoded clips, opened with care: known containers and codecs only, no other files, no network, bounded in size."""
 
+from __future__ import annotations  # PyAV's packets are generic in its stubs alone
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar, cast
 
 import av
 import numpy as np
@@ -16,6 +18,7 @@ from av.video.stream import VideoStream
 
 from fv2es_pipelines.errors import ClipTooLarge, InvalidUtterances, NotMedia, UnsupportedCodec
 
+StreamT = TypeVar("StreamT", bound=Stream)
 ClipBytes = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 
 CONTAINERS: Final = (
@@ -149,13 +152,13 @@ class OpenClip:
             _check_codec(chosen, kind="audio", allowed=AUDIO_CODECS)
         return chosen
 
-    def packets(self, stream: Stream) -> Iterator[Packet[Stream]]:
+    def packets(self, stream: StreamT) -> Iterator[Packet[StreamT]]:
         """The stream's packets in the order of decoding. A clip that breaks off ends there and counts in `damaged`.
 
         Raises:
             ClipTooLarge: there are more than `max_packets`.
         """
-        packets = self._container.demux(stream)
+        packets = cast("Iterator[Packet[StreamT]]", self._container.demux(stream))
         for count in range(self.limits.max_packets + 1):
             try:
                 packet = next(packets, None)
@@ -191,7 +194,7 @@ def open_clip(data: ClipBytes, *, limits: MediaLimits | None = None) -> Iterator
         ClipTooLarge: the clip has more bytes or streams than allowed.
     """
     limits = limits or MediaLimits()
-    view = memoryview(data).cast("B")
+    view = memoryview(cast(bytes, data)).cast("B")
     if len(view) > limits.max_bytes:
         raise ClipTooLarge("max_bytes", value=len(view), limit=limits.max_bytes)
     if not len(view):

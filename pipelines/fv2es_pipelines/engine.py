@@ -43,7 +43,7 @@ class Engine:
         self.output_names = [each.name for each in self.session.get_outputs()]
         self.rows_per_run = rows_per_run
 
-    def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
+    def run(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
         """All outputs by name, for inputs by name as the file declares them."""
         if not self.rows_per_run:
             return dict(zip(self.output_names, self.session.run(self.output_names, dict(inputs)), strict=True))

@@ -3,6 +3,9 @@
 The cascade (Zhang et al. 2016) and its numbers are those of facenet-pytorch's MTCNN, which the original uses.
 """
 
+import itertools
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +32,7 @@ from fv2es_pipelines.picture import Picture, Rgb
 
 _LEVEL_OVERLAP, _FRAME_OVERLAP, _REFINED_OVERLAP, _FINAL_OVERLAP = 0.5, 0.7, 0.7, 0.7  # facenet-pytorch's detect_face
 _MAX_CROPS = 256
-_MAX_BATCH_PX = 2_000_000
+_MAX_BATCH_PX = 4_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,12 +60,15 @@ class DetectorSettings:
     """Least probability after P-Net, R-Net and O-Net."""
     factor: float = DETECTOR_PYRAMID_FACTOR
     """Ratio of sides between two levels of the pyramid; in (0, 1)."""
-    first_window: float = 0.25
+    first_window: float = 0.18
     """The first search covers faces from this fraction of the picture's shorter side upwards."""
     levels_per_search: int = 2
     """Levels of the pyramid that each further search adds."""
-    window_px: int = DETECTOR_OUTPUT_PX
-    """Pixels across the smallest face of a search in the picture it is made on: more is dearer and more exact."""
+    copy_px: int = 1_000_000
+    """Larger pictures are first made smaller by a whole divisor, to at most this many pixels. Up to here the fast search gives
+    the very box of the search at full size."""
+    window_px: int = 32
+    """Least pixels across the smallest face of a search in such a copy: goes before `copy_px`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,11 +97,13 @@ def fast_searches(width_px: int, height_px: int, settings: DetectorSettings) -> 
     first = sum(DETECTOR_CELL_PX / scale >= settings.first_window * min(width_px, height_px) for scale in scales)
     starts = [0, *range(max(first, 1), len(scales), settings.levels_per_search), len(scales)]
     searches = []
-    for start, stop in zip(starts, starts[1:], strict=False):
+    for start, stop in itertools.pairwise(starts):
         if start == stop:
             continue
-        shrink = min(1.0, settings.window_px * max(scales[start:stop]) / DETECTOR_CELL_PX)
-        width, height = (int(np.ceil(side * shrink)) for side in (width_px, height_px))
+        by_area = math.ceil(math.sqrt(width_px * height_px / settings.copy_px))
+        by_window = int(DETECTOR_CELL_PX / max(scales[start:stop]) / settings.window_px)
+        divisor = max(1, min(by_area, by_window))
+        width, height = (-(-side // divisor) for side in (width_px, height_px))
         searches.append(Search(width_px=width, height_px=height, scales=tuple(scales[start:stop])))
     return tuple(searches)
 
@@ -124,12 +132,12 @@ class Detector:
     `offsets` (edges' shifts as fractions of the box): [B, h, w] and [B, 4, h, w] for P-Net, [B] and [B, 4] for R-Net and O-Net.
     """
 
-    def __init__(self, directory: Path, *, threads: int = 1, settings: DetectorSettings | None = None) -> None:
+    def __init__(self, directory: Path, *, threads: int = 0, settings: DetectorSettings | None = None) -> None:
         """Load `pnet.onnx`, `rnet.onnx` and `onet.onnx`.
 
         Args:
             directory: where they lie.
-            threads: threads of ONNX Runtime.
+            threads: threads of ONNX Runtime; 0: as many as this process may use.
             settings: None for the original's numbers.
 
         Raises:
@@ -149,17 +157,37 @@ class Detector:
         sizes: dict[tuple[int, int], list[int]] = {}
         for index, picture in enumerate(pictures):
             sizes.setdefault((picture.width_px, picture.height_px), []).append(index)
-        for (width, height), remaining in sizes.items():
-            for search in fast_searches(width, height, self.settings):
-                batch = max(1, _MAX_BATCH_PX // (search.width_px * search.height_px))
-                for start in range(0, len(remaining), batch):
-                    chunk = remaining[start : start + batch]
-                    tables = [summed(pictures[index].scaled(search.width_px, search.height_px)) for index in chunk]
-                    for index, faces in zip(chunk, self._search(tables, search, width, height), strict=True):
-                        found[index] = max(faces, key=lambda face: face.area_px, default=None)
-                remaining = [index for index in remaining if found[index] is None]
-                if not remaining:
-                    break
+        for (width, height), indices in sizes.items():
+            searches = fast_searches(width, height, self.settings)
+            if not searches:  # smaller than the smallest face
+                continue
+            batch = max(1, _MAX_BATCH_PX // (searches[0].width_px * searches[0].height_px))
+            for start in range(0, len(indices), batch):
+                chunk = indices[start : start + batch]
+                for index, face in zip(
+                    chunk, self._largest([pictures[index] for index in chunk], searches), strict=True
+                ):
+                    found[index] = face
+        return found
+
+    def _largest(self, pictures: Sequence[Picture], searches: Sequence[Search]) -> list[Face | None]:
+        """As `largest_faces`, for pictures of one size."""
+        found: list[Face | None] = [None] * len(pictures)
+        remaining = list(range(len(pictures)))
+        tables: list[Sums] = []  # of the remaining pictures, at the size of the last search
+        width, height = pictures[0].width_px, pictures[0].height_px
+        for search in searches:
+            if not tables or tables[0].shape[:2] != (search.height_px + 1, search.width_px + 1):
+                tables = [summed(pictures[index].scaled(search.width_px, search.height_px)) for index in remaining]
+            for index, faces in zip(remaining, self._search(tables, search, width, height), strict=True):
+                found[index] = max(faces, key=lambda face: face.area_px, default=None)
+            without = [position for position, index in enumerate(remaining) if found[index] is None]
+            tables, remaining = (
+                [tables[position] for position in without],
+                [remaining[position] for position in without],
+            )
+            if not remaining:
+                break
         return found
 
     def all_faces(self, picture: Picture) -> list[Face]:
@@ -297,7 +325,8 @@ def _on_copy(bounds: npt.NDArray[np.int64], table: Sums, width: int, height: int
     scale = np.array([copy_width / width, copy_height / height])
     low = np.minimum(np.rint(bounds[:, :2] * scale), (copy_width - 1, copy_height - 1))
     high = np.maximum(np.rint(bounds[:, 2:] * scale), low + 1)
-    return np.concatenate([low, high], axis=1).astype(np.int64)
+    moved_bounds: npt.NDArray[np.int64] = np.concatenate([low, high], axis=1).astype(np.int64)
+    return moved_bounds
 
 
 def _normalised(pictures: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -310,6 +339,6 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     if not path.is_file():
         raise ModelFileMissing(str(path), remedy="build the detector's nets first: fv2es build")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -1,12 +1,15 @@
 """One decoded picture, seen upright: converted to RGB only as far as someone asks, whole and small or a region at full size."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import av
 import numpy as np
 import numpy.typing as npt
+from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
+from av.video.plane import VideoPlane
 from av.video.reformatter import Interpolation, VideoReformatter
 
 Rgb = npt.NDArray[np.uint8]
@@ -43,7 +46,8 @@ class Orientation:
     @classmethod
     def of_frame(cls, frame: av.VideoFrame) -> "Orientation":
         """From the frame's display matrix, rounded to the nearest quarter turn; mirroring is kept."""
-        matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX) if frame.rotation or len(frame.side_data) else None
+        found = (one for one in cast(Iterable[SideData], frame.side_data) if one.type is SideDataType.DISPLAYMATRIX)
+        matrix = next(found, None)
         if matrix is None:
             return cls()
         # Row vectors (x, y, 1) times the matrix give the place on the screen; 16.16 fixed point, y points down.
@@ -126,8 +130,14 @@ class DecodedPicture:
 
 def _rgb_array(frame: av.VideoFrame) -> Rgb:
     plane = frame.planes[0]
-    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # [H, stride]
+    rows = _rows(plane)
     return rows[: frame.height, : 3 * frame.width].reshape(frame.height, frame.width, 3)  # [H, W, 3]
+
+
+def _rows(plane: VideoPlane) -> Rgb:
+    """The plane's memory, not a copy: uint8 [H, bytes per row, padding included]."""
+    memory: Rgb = np.frombuffer(memoryview(plane), np.uint8)
+    return memory.reshape(-1, plane.line_size)
 
 
 def _cut(frame: av.VideoFrame, x0: int, y0: int, x1: int, y1: int) -> av.VideoFrame | None:
@@ -147,7 +157,6 @@ def _cut(frame: av.VideoFrame, x0: int, y0: int, x1: int, y1: int) -> av.VideoFr
         )
         left, top = x0 // shrink_x * pixel_bytes, y0 // shrink_y
         width_bytes = target.width * pixel_bytes
-        rows = np.frombuffer(source, np.uint8).reshape(-1, source.line_size)[top : top + target.height]
-        out = np.frombuffer(target, np.uint8).reshape(-1, target.line_size)
-        out[: target.height, :width_bytes] = rows[:, left : left + width_bytes]
+        rows = _rows(source)[top : top + target.height]
+        _rows(target)[: target.height, :width_bytes] = rows[:, left : left + width_bytes]
     return part

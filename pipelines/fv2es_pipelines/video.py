@@ -1,5 +1,8 @@
 """The pictures that a clip's utterances want, out of one sequential decode that keeps only what it hands on."""
 
+from __future__ import annotations  # PyAV's packets are generic in its stubs alone
+
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -38,8 +41,8 @@ class PictureReader:
         errors: packets that could not be decoded, or not without loss, so far.
     """
 
-    def __init__(self, clip: OpenClip, times_s: npt.NDArray[np.float64], *, threads: int = 1) -> None:
-        """Wanted times: seconds on the clip's clock, ascending, float64 [n]."""
+    def __init__(self, clip: OpenClip, times_s: npt.NDArray[np.float64], *, threads: int = 0) -> None:
+        """Wanted times: seconds on the clip's clock, ascending, float64 [n]. No threads given: as FFmpeg thinks best."""
         self.errors = 0
         self._clip, self._times_s, self._threads = clip, times_s, threads
         self._converter = RgbConverter()
@@ -76,10 +79,10 @@ class PictureReader:
         return DecodedPicture(frame, self._converter)
 
     def _decode(
-        self, stream: VideoStream, packets: Sequence[Packet[VideoStream]], plan: "_Plan"
+        self, stream: VideoStream, packets: Sequence[Packet[VideoStream]], plan: _Plan
     ) -> Iterator[av.VideoFrame]:
         context = stream.codec_context
-        context.thread_count, context.thread_type = self._threads, "AUTO"  # type: ignore[assignment]
+        context.thread_count, context.thread_type = self._threads, "AUTO"
         skipped = 0
         for packet, need in zip(packets, plan.needs, strict=True):
             if need == _SKIP:
@@ -156,7 +159,7 @@ def _plan(stream: VideoStream, packets: Sequence[Packet[VideoStream]], times_s: 
 def _fill_short_gaps(needs: npt.NDArray[np.int8], shortest: int) -> None:
     """Turn gaps of skipped packets that are shorter than `shortest` and lie between needed ones into references."""
     used = np.flatnonzero(needs)
-    for before, after in zip(used, used[1:], strict=False):
+    for before, after in itertools.pairwise(used):
         if 1 < after - before <= shortest:
             needs[before + 1 : after] = _REFERENCE
 

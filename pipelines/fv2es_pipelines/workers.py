@@ -4,31 +4,36 @@ import json
 
 import numpy as np
 
+from fv2es_pipelines import constants
 from fv2es_pipelines.adapter import Arrays, ModelFolder, Worker, one_by_one
 from fv2es_pipelines.engine import MissingWeights
 from fv2es_pipelines.faces import FaceExtractor
-from fv2es_pipelines.mel import MelPipeline
-from fv2es_pipelines.mtcnn import Detector
+from fv2es_pipelines.mel import MelGraph, MelPipeline
+from fv2es_pipelines.mtcnn import ArrayPicture, Detector
 from fv2es_pipelines.tokens import Tokenizer
 
 
 def load_faces(folder: ModelFolder) -> Worker:
     """CLIP, UTTERANCES -> FACES, FACE_INDEX, FACE_MASK, FRAME_*, VIDEO_ERRORS."""
-    extractor = FaceExtractor(Detector(folder.path))
+    detector = Detector(folder.path)
+    detector.largest_faces([ArrayPicture(np.zeros((64, 64, 3), np.uint8))])  # warm-up
+    extractor = FaceExtractor(detector)
     return one_by_one(lambda request: extractor(request["CLIP"], request["UTTERANCES"]).to_arrays())
 
 
 def load_mel(folder: ModelFolder) -> Worker:
     """CLIP, UTTERANCES -> PIECES, PIECE_INDEX, PIECE_MASK, AUDIO_ERRORS."""
     del folder  # nothing is learnt here
-    pipeline = MelPipeline()
+    graph = MelGraph()
+    graph([np.zeros(constants.SAMPLE_RATE_HZ, np.float32)])  # warm-up
+    pipeline = MelPipeline(graph)
     return one_by_one(lambda request: pipeline(request["CLIP"], request["UTTERANCES"]).to_arrays())
 
 
 def load_tokenizer(folder: ModelFolder) -> Worker:
     """WORDS -> INPUT_IDS, ATTENTION_MASK, WORDS_MASK."""
     tokenizer = Tokenizer(folder.path / "tokenizer.json")
-    return one_by_one(lambda request: tokenizer([each.decode() for each in request["WORDS"]]).to_arrays())
+    return one_by_one(lambda request: tokenizer(request["WORDS"]).to_arrays())
 
 
 def load_manifest(folder: ModelFolder) -> Worker:

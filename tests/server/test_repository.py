@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
-from fv2es_builders.render import adapter_from_model, config_from_model, readme_with_tables
-from fv2es_pipelines.specification import MODELS, Model
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
+
+from fv2es_builders.render import adapter_from_model, config_from_model, readme_with_tables
+from fv2es_pipelines.specification import MODELS, Model
 
 REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
 

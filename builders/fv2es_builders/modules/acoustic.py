@@ -7,10 +7,10 @@ checkpoints were made with. Unlike there, the patch embedding is a 3x3 convoluti
 from typing import Final
 
 import torch
-from fv2es_pipelines import constants
 from torch import Tensor, nn
 
 from fv2es_builders.presets import AcousticSize
+from fv2es_pipelines import constants
 
 BLOCK_SIDE: Final = 8
 """Tokens along the side of a block in which attention takes place. Source: 32 px, 16 blocks at the first level."""
@@ -86,7 +86,8 @@ class TransformerLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Tokens [B, blocks, tokens, dim] -> the same shape."""
         x = x + self.drop_path(self.attn(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        out: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
+        return out
 
 
 class ConvPool(nn.Module):

@@ -34,6 +34,8 @@ def _sequences(rows: Tensor, index: Tensor, mask: Tensor) -> Tensor:
 class Fusion(nn.Module):
     """Features of all utterances of a request to logits and probabilities. Shares its layers with the model."""
 
+    shift: Tensor
+
     def __init__(self, parts: FusionParts, pos_weight: Sequence[float]) -> None:
         super().__init__()
         self.visual_transformer, self.visual_out = parts.visual_transformer, parts.visual_out

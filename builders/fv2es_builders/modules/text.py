@@ -51,9 +51,7 @@ class TextEncoder(nn.Module):
         # The mask is given in its final form, [U, 1, 1, L]: then nothing in the graph depends on how `transformers` makes it.
         dtype = next(self.parameters()).dtype
         bias = ((1 - attention_mask).to(dtype) * MASKED)[:, None, None, :]
-        answer = self.transformer(
-            input_ids=input_ids, attention_mask=bias, token_type_ids=torch.zeros_like(input_ids)
-        )
+        answer = self.transformer(input_ids=input_ids, attention_mask=bias, token_type_ids=torch.zeros_like(input_ids))
         hidden: Tensor = answer.last_hidden_state  # [U, L, hidden]
         return hidden[:, 0]
 

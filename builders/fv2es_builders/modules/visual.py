@@ -3,17 +3,24 @@
 import copy
 
 import torch
-from fv2es_pipelines import constants
 from torch import Tensor, nn
 
 from fv2es_builders.presets import VisualSize
+from fv2es_pipelines import constants
 
 
-def _conv_bn(in_channels: int, out_channels: int, side: int) -> nn.Sequential:
-    block = nn.Sequential()
-    block.add_module("conv", nn.Conv2d(in_channels, out_channels, side, padding=side // 2, bias=False))
-    block.add_module("bn", nn.BatchNorm2d(out_channels))
-    return block
+class ConvNorm(nn.Module):
+    """A convolution without bias and its batch norm; parameter names `conv`, `bn` as in the published checkpoints."""
+
+    def __init__(self, in_channels: int, out_channels: int, side: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, side, padding=side // 2, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Activations [B, in, H, W] -> [B, out, H, W]."""
+        out: Tensor = self.bn(self.conv(x))
+        return out
 
 
 def _folded_kernel(kernel: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -28,7 +35,9 @@ def _folded_kernel(kernel: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) ->
         [out, in, side, side] and [out], float64.
     """
     if norm.running_mean is None or norm.running_var is None:
-        raise TypeError("a batch norm without running statistics can't be folded; build it with track_running_stats=True")
+        raise TypeError(
+            "a batch norm without running statistics can't be folded; build it with track_running_stats=True"
+        )
     scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)  # [out]
     shift = -norm.running_mean.double() if bias is None else bias - norm.running_mean.double()  # [out]
     return kernel * scale[:, None, None, None], norm.bias.double() + shift * scale
@@ -43,8 +52,8 @@ class RepVGGBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.rbr_dense: nn.Sequential | None = _conv_bn(in_channels, out_channels, 3)
-        self.rbr_1x1: nn.Sequential | None = _conv_bn(in_channels, out_channels, 1)
+        self.rbr_dense: ConvNorm | None = ConvNorm(in_channels, out_channels, 3)
+        self.rbr_1x1: ConvNorm | None = ConvNorm(in_channels, out_channels, 1)
         self.rbr_identity = nn.BatchNorm2d(in_channels) if in_channels == out_channels else None
         self.rbr_reparam: nn.Conv2d | None = None
 
@@ -54,7 +63,7 @@ class RepVGGBlock(nn.Module):
             return torch.relu(self.rbr_reparam(x))
         if self.rbr_dense is None or self.rbr_1x1 is None:
             raise TypeError("the block has neither its branches nor its folded kernel; build it anew")
-        total = self.rbr_dense(x) + self.rbr_1x1(x)
+        total: Tensor = self.rbr_dense(x) + self.rbr_1x1(x)
         if self.rbr_identity is not None:
             total = total + self.rbr_identity(x)
         return torch.relu(total)
@@ -113,6 +122,9 @@ class VisualBranch(nn.Module):
 
     Shares its layers with the model it is made from. Mean and deviation: `fv2es_pipelines.constants`.
     """
+
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, trunk: nn.Sequential, head: nn.Sequential) -> None:
         super().__init__()

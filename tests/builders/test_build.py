@@ -1,0 +1,304 @@
+"""Whole builds: the starter once, by the command, and a tiny preset for what may go wrong."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from fv2es_builders import cli
+from fv2es_builders.build import BuildRequest, build
+from fv2es_builders.cases import token_arrays
+from fv2es_builders.errors import AssetError, BuildUsageError, OutputBusy
+from fv2es_builders.export import served_parts
+from fv2es_builders.manifest import MANIFEST_PATH
+from fv2es_builders.modules.model import seeded_model, weights_sha256
+from fv2es_builders.parity import ATOL, accept, case_from_module, onnx_runner
+from fv2es_builders.presets import preset_by_name
+from fv2es_builders.reference import analyse_in_process
+from fv2es_pipelines import constants
+
+FILES = {
+    "visual/1/model.onnx",
+    "acoustic/1/model.onnx",
+    "text/1/model.onnx",
+    "fusion/1/model.onnx",
+    "faces/1/pnet.onnx",
+    "faces/1/rnet.onnx",
+    "faces/1/onet.onnx",
+    "tokenizer/1/tokenizer.json",
+}
+
+
+@pytest.fixture(scope="module")
+def starter_repository(tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("starter")
+    (output / "visual").mkdir()
+    (output / "visual" / "config.pbtxt").write_text("# stays\n")
+    assert cli.main(["--preset", "starter", "--seed", "0", "--output", str(output)]) == 0
+    return output
+
+
+@pytest.fixture(scope="module")
+def manifest(starter_repository) -> dict:
+    return json.loads((starter_repository / MANIFEST_PATH).read_text())
+
+
+@pytest.fixture(scope="module")
+def runners(starter_repository):
+    return {
+        name: onnx_runner(starter_repository / name / "1" / "model.onnx")
+        for name in ("visual", "acoustic", "text", "fusion")
+    }
+
+
+@pytest.fixture(scope="module")
+def tiny_built(tiny, tokenizer_folder, tmp_path_factory) -> BuildRequest:
+    request = BuildRequest(preset=tiny, output=tmp_path_factory.mktemp("tiny"), tokenizer=tokenizer_folder)
+    build(request)
+    return request
+
+
+def files_of(repository: Path) -> set[str]:
+    return {str(path.relative_to(repository)) for path in repository.rglob("*") if path.is_file()}
+
+
+def test_files(starter_repository):
+    assert files_of(starter_repository) == {*FILES, MANIFEST_PATH, "visual/config.pbtxt"}
+
+
+def test_manifest(manifest, starter):
+    assert manifest["name"] == manifest["preset"] == "starter"
+    assert manifest["labels"] == list(preset_by_name("starter").labels)
+    assert manifest["trained"] is False
+    assert manifest["seed"] == 0
+    assert manifest["precision"] == "fp32"
+    assert len(manifest["sha256"]) == 64
+    assert manifest["pos_weight"] == [1.0] * 7
+    assert manifest["preprocessing"]["visual_mean_rgb"] == list(constants.VISUAL_MEAN_RGB)
+    assert manifest["preprocessing"]["max_tokens"] == constants.MAX_TOKENS
+    assert set(manifest["build"]["files"]) == FILES
+    assert set(manifest["parity"]) == {"visual", "acoustic", "text", "fusion", "pnet", "rnet", "onet"}
+    for figures in manifest["parity"].values():
+        assert 0 < figures["max_abs"] <= figures["atol"] <= 1e-4
+        assert figures["num_cases"] >= 3
+    assert {"detector", "text"} <= set(manifest["licences"])
+
+
+def test_graphs(starter_repository, starter):
+    """Names, types and dynamic axes of the served tensors; nothing of this machine in the files."""
+    found = {}
+    for name in ("visual", "acoustic", "text", "fusion"):
+        model = onnx.load(starter_repository / name / "1" / "model.onnx")
+        assert [opset.version for opset in model.opset_import if opset.domain == ""] == [20]
+        assert str(Path.home()).encode() not in model.SerializeToString()
+        assert b"site-packages" not in model.SerializeToString()
+        for value in (*model.graph.input, *model.graph.output):
+            tensor = value.type.tensor_type
+            axes = [dim.dim_param or dim.dim_value for dim in tensor.shape.dim]
+            found[value.name] = (onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, axes)
+    assert found == {
+        "FACES": ("uint8", ["F", 48, 48, 3]),
+        "VISUAL": ("float32", ["F", 64]),
+        "PIECES": ("float32", ["P", 4, 32, 32]),
+        "ACOUSTIC": ("float32", ["P", 64]),
+        "INPUT_IDS": ("int64", ["U", "L"]),
+        "ATTENTION_MASK": ("int64", ["U", "L"]),
+        "FACE_INDEX": ("int64", ["U", "N"]),
+        "FACE_MASK": ("bool", ["U", "N"]),
+        "PIECE_INDEX": ("int64", ["U", "M"]),
+        "PIECE_MASK": ("bool", ["U", "M"]),
+        "TEXT": ("float32", ["U", 7]),
+        "WORDS_MASK": ("bool", ["U"]),
+        "LOGITS": ("float32", ["U", 7]),
+        "PROBABILITIES": ("float32", ["U", 7]),
+        "MODALITY_LOGITS": ("float32", ["U", 3, 7]),
+        "PRESENT": ("bool", ["U", 3]),
+    }
+
+
+def test_parity_on_real_data(starter_repository, starter, reference, shared_data, runners):
+    """Beyond what the build itself tried: FER2013 faces, Reddit comments."""
+    with np.load(shared_data / "fer2013" / "public_test.npz") as archive:
+        grey = archive["images"][:24].reshape(-1, 48, 48)
+    lines = (shared_data / "goemotions_ekman" / "dev.tsv").read_text(encoding="utf-8").splitlines()[:16]
+    inputs = {
+        "visual": {"FACES": np.repeat(grey[..., None], 3, axis=-1)},
+        "text": token_arrays(reference.tokenizer, [line.split("\t")[0] for line in lines]),
+    }
+    for module, _, spec in served_parts(starter):
+        if spec.name in inputs:
+            case = case_from_module("shared", module, inputs[spec.name], spec.outputs)
+            assert case.outputs[spec.outputs[0]].std() > 1e-4
+            accept(starter_repository / spec.name, runners[spec.name], cases=[case], atol=ATOL["export"])
+
+
+def test_graphs_equal_the_reference(runners, reference, golden):
+    """Three utterances, flat, gathered and masked through the four graphs, against one process without any of that."""
+    faces = [golden.faces[:2], golden.faces[:0], golden.faces[2:6]]
+    pieces = [golden.pieces[:5], golden.pieces[5:6], golden.pieces[:0]]
+    words = [golden.words[0], "", golden.words[2]]
+    expected = analyse_in_process(reference, faces=faces, pieces=pieces, words=words)
+    assert expected.present.tolist() == [[True, True, True], [False, False, True], [True, True, False]]
+
+    found = runners["fusion"](
+        {
+            "VISUAL": runners["visual"]({"FACES": np.concatenate(faces)})["VISUAL"],
+            "FACE_INDEX": np.array([[0, 1, 0, 0], [0, 0, 0, 0], [2, 3, 4, 5]]),
+            "FACE_MASK": np.array([[1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]], dtype=bool),
+            "ACOUSTIC": runners["acoustic"]({"PIECES": np.concatenate(pieces)})["ACOUSTIC"],
+            "PIECE_INDEX": np.array([[0, 1, 2, 3, 4], [5, 0, 0, 0, 0], [0, 0, 0, 0, 0]]),
+            "PIECE_MASK": np.array([[1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]], dtype=bool),
+            "TEXT": runners["text"](token_arrays(reference.tokenizer, words))["TEXT"],
+            "WORDS_MASK": np.array([True, False, True]),
+        }
+    )
+    np.testing.assert_allclose(found["MODALITY_LOGITS"], expected.modality_logits, atol=1e-4)
+    np.testing.assert_allclose(found["LOGITS"], expected.logits, atol=1e-4)
+    np.testing.assert_allclose(found["PROBABILITIES"], expected.probabilities, atol=1e-4)
+    np.testing.assert_array_equal(found["PRESENT"], expected.present)
+    assert np.ptp(expected.logits, axis=0).min() > 1e-3  # the utterances differ, so the rows can't be mixed up
+
+
+def test_second_run_does_nothing(starter_repository, capsys):
+    before = {name: (starter_repository / name).stat().st_mtime_ns for name in files_of(starter_repository)}
+    assert cli.main(["--output", str(starter_repository)]) == 0
+    assert {name: (starter_repository / name).stat().st_mtime_ns for name in before} == before
+    out = capsys.readouterr().out
+    assert "up to date" in out
+    assert "NOT TRAINED" in out
+
+
+def test_up_to_date_needs_no_torch(starter_repository):
+    """The check takes moments: PyTorch is not even imported."""
+    code = (
+        "import sys; from fv2es_builders.cli import main;"
+        f"status = main(['--output', {str(starter_repository)!r}]);"
+        "sys.exit(status if 'torch' not in sys.modules else 9)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_damaged_file_is_built_again(tiny_built):
+    path = tiny_built.output / "visual" / "1" / "model.onnx"
+    intact = path.read_bytes()
+    path.write_bytes(intact[:-1])
+    assert build(tiny_built).built
+    assert onnx_runner(path)({"FACES": np.zeros((1, 48, 48, 3), dtype=np.uint8)})["VISUAL"].shape == (1, 64)
+    assert build(tiny_built).built == ()
+
+
+def test_seed_decides(tiny):
+    torch.manual_seed(11)
+    state = torch.random.get_rng_state()
+    first, again, other = (weights_sha256(seeded_model(tiny, seed)) for seed in (0, 0, 1))
+    assert first == again != other
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert not seeded_model(tiny, 0).training
+
+
+def test_same_content_hash_anywhere(tiny_built, tmp_path):
+    """The hash names weights, preset and tokenizer, not the place or time of the build; another seed changes it."""
+    hashes = [json.loads((tiny_built.output / MANIFEST_PATH).read_text())["sha256"]]
+    for seed in (0, 1):
+        build(replace(tiny_built, output=tmp_path / str(seed), seed=seed))
+        hashes.append(json.loads((tmp_path / str(seed) / MANIFEST_PATH).read_text())["sha256"])
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_killed_build_leaves_no_manifest(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-uc", f"from fv2es_builders.cli import main; main(['--output', {str(tmp_path)!r}])"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        for line in process.stdout:
+            if "exporting" in line:
+                break
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / MANIFEST_PATH).exists()
+    assert not FILES & files_of(tmp_path)
+
+
+def test_failure_while_moving_leaves_no_manifest(tiny_built, tmp_path):
+    """The old manifest is gone before the first file of the new build appears."""
+    output = tmp_path / "repository"
+    shutil.copytree(tiny_built.output, output)
+    obstacle = output / "text" / "1" / "model.onnx"
+    obstacle.unlink()
+    obstacle.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        build(replace(tiny_built, output=output, seed=1))
+    assert not (output / MANIFEST_PATH).exists()
+    obstacle.rmdir()
+    assert build(replace(tiny_built, output=output, seed=1)).built
+    assert (output / MANIFEST_PATH).exists()
+    assert not (output / Path(MANIFEST_PATH).parent / ".build").exists()
+
+
+def test_two_at_once(tmp_path, tiny, tokenizer_folder):
+    """The second of two builds in one folder is told so, and harms nothing."""
+    request = BuildRequest(preset=tiny, output=tmp_path, tokenizer=tokenizer_folder)
+    caught = []
+
+    def meanwhile(line: str) -> None:
+        if line.startswith("exporting text"):
+            with pytest.raises(OutputBusy, match="another build is writing here") as error:
+                build(request)
+            caught.append(error)
+
+    build(request, meanwhile)
+    assert len(caught) == 1
+    assert build(request).built == ()
+
+
+def test_no_tokenizer(tmp_path, capsys):
+    """The paper's tokenizer comes with no package, and no hub is asked."""
+    assert cli.main(["--preset", "fv2es-iemocap", "--output", str(tmp_path / "out")]) == 1
+    assert "give --tokenizer DIR with its tokenizer.json" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_tokenizer(tmp_path, tiny, tokenizer_folder):
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(AssetError, match="not a tokenizer"):
+        build(BuildRequest(preset=tiny, output=tmp_path / "out", tokenizer=tmp_path))
+    small = replace(tiny, text=replace(tiny.text, config={**tiny.text.config, "vocab_size": 100}))
+    with pytest.raises(AssetError, match="has 30522 tokens, but the encoder has embeddings for 100"):
+        build(BuildRequest(preset=small, output=tmp_path / "out", tokenizer=tokenizer_folder))
+    with pytest.raises(AssetError, match=r"holds no tokenizer.json; name one that does"):
+        build(BuildRequest(preset=small, output=tmp_path / "out", tokenizer=tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--output"),
+        (["--output", "x", "--preset", "large"], "choose one of"),
+        (["--output", "x", "--seed", "-1"], "seed -1 must be >= 0"),
+        (["--output", __file__], "is a file; name a folder"),
+        (["--output", "x", "--seed", "one"], "invalid int"),
+    ],
+)
+def test_bad_usage(arguments, message, capsys):
+    assert cli.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help(capsys):
+    assert cli.main(["--help"]) == 0
+    assert "--tokenizer" in capsys.readouterr().out
+
+
+def test_request_rules(tiny, tmp_path):
+    with pytest.raises(BuildUsageError, match="seed -3 must be >= 0"):
+        BuildRequest(preset=tiny, output=tmp_path, seed=-3)

@@ -1,0 +1,141 @@
+"""The embedded server: starts, notices what dies, leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fv2es import Client, EmbeddedServer
+from fv2es.embedded import SHARED_MEMORY, _is_alive, _workers
+from fv2es.errors import EmbeddedServerError, ModelUnavailable, ServerUnreachable, UsageError
+
+pytestmark = pytest.mark.xdist_group("server")
+
+
+def until(condition: Callable[[], bool], timeout_s: float) -> bool:
+    """Poll, so that a test waits no longer than it must."""
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline_s:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def regions(owner_pid: int) -> list[str]:
+    return [each.name for each in SHARED_MEMORY.glob(f"fv2es-{owner_pid}-*")]
+
+
+@pytest.fixture
+def own_server(repository: Path):
+    """A server of one test's own, to be hurt; gives it and the lines that it said."""
+    said: list[str] = []
+    with EmbeddedServer(repository, on_event=said.append) as server:
+        yield server, said
+
+
+def test_listens_on_loopback_alone(server: EmbeddedServer):
+    listening = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    addresses = {
+        int(each.split()[1].split(":")[1], 16): each.split()[1].split(":")[0]
+        for each in listening
+        if each.split()[3] == "0A"
+    }
+    for port in (server.grpc_port, server.http_port, server.metrics_port):
+        assert addresses[port] == "0100007F"
+
+
+def test_dead_worker_is_noticed_and_replaced(own_server, astronaut: Path):
+    server, said = own_server
+    workers = _workers(server._process.pid)
+    assert {"faces", "mel", "visual", "acoustic", "text", "tokenizer", "fusion", "manifest"} == set(workers.values())
+    victim = next(pid for pid, model in workers.items() if model == "faces")
+    with Client(server.address) as client:
+        before = client.analyze(astronaut)
+        os.kill(victim, signal.SIGKILL)
+        assert until(lambda: bool(said), 5)
+        assert "worker of model `faces`" in said[0]
+        assert until(lambda: server.restarts == 1, 60)
+        after = client.analyze(astronaut)
+    assert [each.probabilities for each in after.utterances] == [each.probabilities for each in before.utterances]
+
+
+def test_dead_server_is_replaced_and_nothing_is_left(repository: Path):
+    server = EmbeddedServer(repository, on_event=lambda line: None).start()
+    try:
+        old = server._process.pid
+        workers = list(_workers(old))
+        os.kill(old, signal.SIGKILL)
+        assert until(lambda: server.restarts == 1, 60)
+        assert not any(map(_is_alive, workers))
+        new = [server._process.pid, *_workers(server._process.pid)]
+    finally:
+        server.stop()
+    assert not any(map(_is_alive, new))
+    assert regions(os.getpid()) == []
+
+
+def test_killed_owner_takes_the_server_with_it(repository: Path):
+    script = (
+        "import sys, time; from fv2es import EmbeddedServer; s = EmbeddedServer(sys.argv[1]).start();"
+        "print(s._process.pid, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(repository)], stdout=subprocess.PIPE, text=True) as owner:
+        try:
+            pid = int(owner.stdout.readline())
+            family = [pid, *_workers(pid)]
+            assert all(map(_is_alive, family))
+        finally:
+            owner.kill()
+    assert until(lambda: not any(map(_is_alive, family)), 15)
+    with EmbeddedServer(repository):
+        assert regions(owner.pid) == []
+
+
+def test_repository_must_be_one(tmp_path: Path, repository: Path):
+    with pytest.raises(EmbeddedServerError, match="no model `emotion` in it; make one with `fv2es build`"):
+        EmbeddedServer(tmp_path)
+    (tmp_path / "emotion").mkdir()
+    (tmp_path / "emotion" / "config.pbtxt").write_text("")
+    with pytest.raises(EmbeddedServerError, match="holds no weights; run: fv2es build"):
+        EmbeddedServer(tmp_path)
+
+
+def test_broken_repository_fails_with_the_servers_words(tmp_path: Path):
+    (tmp_path / "emotion" / "1").mkdir(parents=True)
+    (tmp_path / "emotion" / "config.pbtxt").write_text('name: "emotion"\nplatform: "ensemble"\n')
+    (tmp_path / "manifest" / "1").mkdir(parents=True)
+    (tmp_path / "manifest" / "1" / "manifest.json").write_text("{}")
+    server = EmbeddedServer(tmp_path, start_timeout_s=20)
+    with pytest.raises(EmbeddedServerError, match="tritonserver ended with status 1: .*emotion"):
+        server.start()
+    assert regions(os.getpid()) == []
+
+
+def test_taken_port_is_said(server: EmbeddedServer, repository: Path):
+    with pytest.raises(EmbeddedServerError, match=f"port {server.grpc_port} is taken"):
+        EmbeddedServer(repository, grpc_port=server.grpc_port).start()
+
+
+def test_no_server_at_the_address(astronaut: Path, unused_port: int):
+    with (
+        Client(f"127.0.0.1:{unused_port}") as client,
+        pytest.raises(ServerUnreachable, match=f"127.0.0.1:{unused_port}"),
+    ):
+        client.analyze(astronaut)
+
+
+@pytest.mark.parametrize("address", ["localhost", ":8001", "http://localhost:8001", "localhost:http", "a b:8001", ""])
+def test_address_must_be_host_and_port(address: str):
+    with pytest.raises(UsageError, match="must be HOST:PORT"):
+        Client(address)
+
+
+def test_server_without_our_models(empty_triton: str, astronaut: Path):
+    with Client(empty_triton) as client, pytest.raises(ModelUnavailable, match="emotion"):
+        client.analyze(astronaut)

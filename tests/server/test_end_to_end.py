@@ -1,0 +1,131 @@
+"""Real films through a real Triton: what comes out, and that it is what the model says in one process."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fv2es
+from fv2es import AsyncClient, Client, ClientRule, ClipRule, EmbeddedServer, LostUtterance
+from fv2es.errors import ClipRejected
+from fv2es.wire import decode_response, encode_request
+
+pytestmark = pytest.mark.xdist_group("server")
+
+LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+
+
+@pytest.fixture
+def client(server: EmbeddedServer):
+    with Client(server.address) as each:
+        yield each
+
+
+def test_film_with_transcript(client: Client, astronaut: Path, astronaut_srt: Path):
+    progress = []
+    result = client.analyze(astronaut, transcript=astronaut_srt, on_progress=progress.append)
+    assert [(each.start_s, each.end_s) for each in result.utterances] == [(0.3, 4.6), (5.0, 8.4), (8.7, 11.9)]
+    assert [each.text.split()[0] for each in result.utterances] == ["I", "The", "Still,"]
+    for utterance in result.utterances:
+        assert tuple(utterance.probabilities) == LABELS
+        assert all(0 < each < 1 for each in utterance.probabilities.values())
+        assert all(each.present for each in utterance.modalities.values())
+        assert [frame.time_s for frame in utterance.frames] == pytest.approx(
+            np.arange(utterance.start_s, utterance.end_s, 0.5), abs=1 / 25
+        )
+    first, second, third = result.utterances
+    assert first.num_faces == len(first.frames) == 9  # the face is there all the time
+    assert 0 < second.num_faces < len(second.frames)  # the camera goes down to the suit
+    assert third.num_faces >= 5
+    assert not result.lost
+    assert result.model.trained is False
+    assert result.model.labels == LABELS
+    assert result.overall == pytest.approx(
+        {label: np.mean([each.probabilities[label] for each in result.utterances]) for label in LABELS}
+    )
+    assert progress[-1].done == progress[-1].total == 3
+    value = json.loads(json.dumps(result.to_dict()))
+    assert value["schema_version"] == 1
+    assert value["utterances"][1]["faces"] == second.num_faces
+    assert value["utterances"][1]["frames"][-1].keys() == {"time_s", "box_px", "score"}
+
+
+def test_cutting_changes_nothing(server: EmbeddedServer, client: Client, astronaut: Path):
+    """One request or many: the same answers, in the same order."""
+    whole = client.analyze(astronaut)
+    small = ClipRule(target_length_s=1.0)
+    with Client(server.address, clip_rule=small, rule=ClientRule(max_in_flight=3)) as other:
+        streamed = list(other.stream(astronaut))
+    assert len(whole.utterances) == len(streamed) == 3
+    for one, two in zip(whole.utterances, streamed, strict=True):
+        assert (one.start_s, one.end_s) == (two.start_s, two.end_s)
+        assert one.frames == two.frames
+        assert two.probabilities == pytest.approx(one.probabilities, abs=1e-4)
+
+
+def test_async_client_says_the_same(server: EmbeddedServer, client: Client, astronaut: Path, astronaut_srt: Path):
+    async def both() -> list[fv2es.Result]:
+        async with AsyncClient(server.address) as each:
+            return await asyncio.gather(*(each.analyze(astronaut, transcript=astronaut_srt) for _ in range(2)))
+
+    expected = client.analyze(astronaut, transcript=astronaut_srt)
+    for result in asyncio.run(both()):
+        assert result.model == expected.model
+        assert [each.frames for each in result.utterances] == [each.frames for each in expected.utterances]
+        for one, two in zip(result.utterances, expected.utterances, strict=True):
+            assert one.probabilities == pytest.approx(two.probabilities, abs=1e-5)
+
+
+def test_async_stream_can_be_left(server: EmbeddedServer, astronaut: Path):
+    async def first() -> fv2es.UtteranceResult:
+        async with AsyncClient(server.address, clip_rule=ClipRule(target_length_s=1.0)) as each:
+            async for utterance in each.stream(astronaut):
+                return utterance
+
+    assert asyncio.run(first()).start_s == 0
+
+
+def test_model_named_once(client: Client, repository: Path):
+    manifest = json.loads((repository / "manifest" / "1" / "manifest.json").read_text())
+    model = client.model()
+    assert model.sha256 == manifest["sha256"]
+    assert model.server_version.startswith("2.51")
+
+
+def test_bytes_that_are_no_media_fail_alone(client: Client, server: EmbeddedServer, astronaut: Path):
+    rubbish = encode_request(bytes(range(256)) * 40, [(0.0, 1.0)], [""])
+    with pytest.raises(Exception, match="INVALID_ARGUMENT"):
+        client._triton.infer("emotion", rubbish, client_timeout=20)
+    assert client.analyze(astronaut).utterances
+
+
+def test_rejected_clip_is_lost_and_named(server: EmbeddedServer, astronaut: Path, monkeypatch: pytest.MonkeyPatch):
+    """One bad clip of several: the others are scored, this one is named."""
+    with Client(server.address, clip_rule=ClipRule(target_length_s=1.0)) as client:
+        send = client._send
+
+        def spoil_second(clip, attempts):
+            if clip.index == 1:
+                clip = type(clip)(
+                    index=1, data=b"x" * 1000, utterances=clip.utterances, start_s=clip.start_s, end_s=clip.end_s
+                )
+            return send(clip, attempts)
+
+        monkeypatch.setattr(client, "_send", spoil_second)
+        result = client.analyze(astronaut)
+    assert [each.start_s for each in result.utterances] == [0, 10]
+    (lost,) = result.lost
+    assert isinstance(lost, LostUtterance)
+    assert (lost.start_s, lost.end_s, lost.error) == (5, 10, ClipRejected.__name__)
+
+
+def test_plain_call_answers_each_utterance(client: Client, astronaut: Path):
+    spans = [(0.0, 5.0), (5.5, 8.0), (2.0, 2.02)]
+    inputs = encode_request(astronaut.read_bytes(), spans, ["I am so happy.", "", "ü"])
+    answer = decode_response(client._triton.infer("emotion", inputs, client_timeout=60), address=client.address)
+    assert answer.probabilities.shape == (3, len(LABELS))
+    assert answer.present.tolist() == [[True, True, True], [False, False, True], [True, True, True]]
+    assert (answer.modality_logits[1, 0] == 0).all()
+    assert answer.num_video_errors == answer.num_audio_errors == 0
