@@ -1,5 +1,6 @@
 """Server addresses."""
 
+import re
 from urllib.parse import urlsplit
 
 from fv2es.errors import UsageError
@@ -13,7 +14,7 @@ def checked_address(server: str) -> str:
     """
     try:
         parts = urlsplit(f"//{server}")
-        usable = bool(parts.hostname and parts.port) and parts.netloc == server and "@" not in server
+        usable = bool(parts.hostname and parts.port) and parts.netloc == server and not re.search(r"[\s@]", server)
     except ValueError:
         usable = False
     if not usable:

@@ -23,6 +23,7 @@ from fv2es.errors import Fv2esError, InferenceFailed, ServerOverloaded, ServerUn
 from fv2es.result import ModelInfo, Result
 from fv2es.utterances import UtteranceRule
 from fv2es.wire import (
+    CHANNEL_ARGUMENTS,
     MANIFEST_MODEL,
     MODEL,
     ClipAnswer,
@@ -83,7 +84,7 @@ class AsyncClient:
     def _triton(self) -> triton.InferenceServerClient:
         """Made at first use: gRPC ties it to the running event loop."""
         if self._open_triton is None:
-            self._open_triton = triton.InferenceServerClient(self.address)
+            self._open_triton = triton.InferenceServerClient(self.address, channel_args=CHANNEL_ARGUMENTS)
         return self._open_triton
 
     async def close(self) -> None:

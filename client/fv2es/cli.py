@@ -155,7 +155,8 @@ def _serve(options: argparse.Namespace, errors: Console) -> int:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, on_signal)
-    with server:
+    try:
+        server.start()
         errors.print(
             f"Triton is ready: gRPC 127.0.0.1:{server.grpc_port}, HTTP 127.0.0.1:{server.http_port}, "
             f"metrics http://127.0.0.1:{server.metrics_port}/metrics\nmodels of {server.repository}; log {server.log_path}; "
@@ -163,10 +164,11 @@ def _serve(options: argparse.Namespace, errors: Console) -> int:
             soft_wrap=True,
             highlight=False,
         )
-        try:
-            server.wait()
-        except KeyboardInterrupt:
-            errors.print("stopping")
+        server.wait()
+    except KeyboardInterrupt:
+        errors.print("stopping; requests under way may end")
+    finally:
+        server.stop(drain=True)
     return DONE
 
 

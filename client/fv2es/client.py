@@ -20,6 +20,7 @@ from fv2es.errors import Fv2esError, InferenceFailed, ServerOverloaded, ServerUn
 from fv2es.result import ModelInfo, Result
 from fv2es.utterances import UtteranceRule
 from fv2es.wire import (
+    CHANNEL_ARGUMENTS,
     MANIFEST_MODEL,
     MODEL,
     ClipAnswer,
@@ -69,7 +70,7 @@ class Client:
         self.rule = rule or ClientRule()
         self.utterance_rule = utterance_rule or UtteranceRule()
         self.clip_rule = clip_rule or ClipRule()
-        self._triton = triton.InferenceServerClient(self.address)
+        self._triton = triton.InferenceServerClient(self.address, channel_args=CHANNEL_ARGUMENTS)
         self._was_reached = False
 
     def __enter__(self) -> Self:

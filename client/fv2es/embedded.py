@@ -35,6 +35,7 @@ WATCH_INTERVAL_S = 0.25
 MAX_RESTARTS_IN_A_ROW = 5
 """Restarts without `STABLE_AFTER_S` of quiet between them, after which the server is given up."""
 STABLE_AFTER_S = 60.0
+DRAIN_S = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,6 +139,7 @@ class EmbeddedServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         self._ready = threading.Event()
+        self._draining = False
         self._failure: Fv2esError | None = None
         self._thread: threading.Thread | None = None
         self._folder: Path | None = None
@@ -192,8 +194,13 @@ class EmbeddedServer:
             raise failure
         return self
 
-    def stop(self) -> None:
-        """Stop the server and its workers; returns when they are gone and their shared memory is freed."""
+    def stop(self, *, drain: bool = False) -> None:
+        """Stop the server and its workers; returns when they are gone and their shared memory is freed.
+
+        Args:
+            drain: let requests that are under way end first, for up to `DRAIN_S`.
+        """
+        self._draining = drain
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
@@ -254,7 +261,7 @@ class EmbeddedServer:
             f"--backend-directory={self.log_path.parent / 'backends'}",
             f"--backend-config=python,shm-region-prefix-name={self._prefix}",
             "--disable-auto-complete-config",
-            "--exit-timeout-secs=5",
+            f"--exit-timeout-secs={DRAIN_S}",
         ]
         for name, port in (("http", self.http_port), ("grpc", self.grpc_port), ("metrics", self.metrics_port)):
             command += [f"--{name}-address={LOOPBACK}", f"--{name}-port={port}"]
@@ -297,12 +304,11 @@ class EmbeddedServer:
         """End the process, its workers and their shared memory."""
         if self._process is None:
             return
-        with contextlib.suppress(ProcessLookupError):
+        if self._draining:
             self._process.terminate()
-        try:
-            self._process.wait(timeout=8)
-        except subprocess.TimeoutExpired:
-            log.info("tritonserver did not stop when asked to; killing it")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=DRAIN_S + 5)
+        # Unloading the models in good order takes Triton seconds and frees nothing that is not freed here as well.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

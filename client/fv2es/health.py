@@ -11,7 +11,7 @@ import numpy as np
 import tritonclient.grpc as triton
 
 from fv2es.errors import Fv2esError
-from fv2es.wire import decode_response, encode_request, error_from_status
+from fv2es.wire import CHANNEL_ARGUMENTS, decode_response, encode_request, error_from_status
 
 PROBE_TIMEOUT_S = 30.0
 
@@ -57,7 +57,7 @@ def prove_ready(address: str, *, deadline_s: float) -> Iterator[Fv2esError]:
         address: HOST:PORT.
         deadline_s: on the clock of `time.monotonic`; no try starts a wait beyond it.
     """
-    with triton.InferenceServerClient(address) as client:
+    with triton.InferenceServerClient(address, channel_args=CHANNEL_ARGUMENTS) as client:
         while True:
             try:
                 probe(client, address, timeout_s=max(0.5, min(PROBE_TIMEOUT_S, deadline_s - time.monotonic())))

@@ -6,7 +6,7 @@ from collections import deque
 from fv2es.demux import Coded
 
 PICTURE_STAYS_S = 10.0
-"""A picture counts as shown for this long where no other follows; after that there is nothing to be seen."""
+"""A picture counts as shown for this long where no other follows, but not past the end of the file's data."""
 
 
 class PacketWindow:
@@ -86,9 +86,10 @@ class PacketWindow:
     def has_media(self, start_s: float, end_s: float) -> bool:
         """Whether anything is to be seen or heard within [start_s, end_s)."""
         return any(
-            coded.start_s < end_s and max(coded.end_s, coded.start_s + PICTURE_STAYS_S) > start_s
+            coded.start_s < end_s
+            and (coded.start_s >= start_s or min(coded.start_s + PICTURE_STAYS_S, self.end_s) > start_s)
             for coded in self._video
-        ) or any(coded.start_s < end_s and coded.end_s > start_s for coded in self._audio)
+        ) or any(coded.start_s < end_s and (coded.start_s >= start_s or coded.end_s > start_s) for coded in self._audio)
 
     def notes(self, limit_bytes: int) -> tuple[str, ...]:
         """One sentence for each stretch of pictures that was given up."""

@@ -20,6 +20,15 @@ from fv2es.errors import (
 MODEL = "emotion"
 MANIFEST_MODEL = "manifest"
 
+CHANNEL_ARGUMENTS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+)
+"""For every channel. Given arguments replace those of tritonclient, so its unlimited messages are said again; gRPC's own
+waits between tries to connect grow to two minutes, a restarted server would be found long after it is back."""
+
 _OUTPUTS = {
     "LOGITS": 2,
     "PROBABILITIES": 2,

@@ -33,11 +33,9 @@ VIDEO_CODECS: Final = frozenset({
 """Codecs of pictures that may be decoded, by FFmpeg's codec names."""
 
 AUDIO_CODECS: Final = frozenset({
-    "aac", "mp3", "mp2", "opus", "vorbis", "flac", "alac", "ac3", "eac3", "wmav2", "amr_nb", "amr_wb",
-    "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_f32le", "pcm_f64le", "pcm_u8",
-    "pcm_alaw", "pcm_mulaw", "pcm_bluray", "adpcm_ms", "adpcm_ima_wav",
+    "aac", "mp3", "mp2", "opus", "vorbis", "flac", "alac", "ac3", "eac3", "wmav2", "amr_nb", "amr_wb", "pcm",
 })  # fmt: skip
-"""Codecs of sound that may be decoded, by FFmpeg's codec names."""
+"""Codecs of sound that may be decoded, by FFmpeg's codec names; `pcm` stands for all whose name begins with `pcm_`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,7 +175,7 @@ class OpenClip:
 def _check_codec(stream: VideoStream | AudioStream, *, kind: str, allowed: frozenset[str]) -> None:
     context = stream.codec_context  # None where FFmpeg has no decoder at all
     name = context.codec.canonical_name if context is not None else "unknown"
-    if name not in allowed:
+    if ("pcm" if name.startswith("pcm_") else name) not in allowed:
         raise UnsupportedCodec(name, kind=kind, allowed=tuple(allowed))
 
 

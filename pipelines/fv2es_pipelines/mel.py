@@ -122,7 +122,8 @@ def pieces_graph(waves: Any) -> Any:
         mel_formula="htk",
         normalize=False,
     )  # [128, T]
-    padded = fn.pad(mels, axes=[1], align=[PIECE_FRAMES], fill_value=0.0)  # [128, 32 p]
+    length = mels.shape(dtype=types.INT32)[1:2]  # given, or all are padded to the longest of the batch
+    padded = fn.pad(mels, axes=[1], shape=length, align=[PIECE_FRAMES], fill_value=0.0)  # [128, 32 p]
     split = fn.reshape(padded, shape=[PIECE_CHANNELS, PIECE_MELS, -1, PIECE_FRAMES], layout="CMPT")  # [4, 32, p, 32]
     return fn.transpose(split, perm=[2, 0, 1, 3])  # [p, 4, 32, 32]
 

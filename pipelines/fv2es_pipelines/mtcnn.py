@@ -60,13 +60,16 @@ class DetectorSettings:
     """Least probability after P-Net, R-Net and O-Net."""
     factor: float = DETECTOR_PYRAMID_FACTOR
     """Ratio of sides between two levels of the pyramid; in (0, 1)."""
-    first_window: float = 0.18
+    first_window: float = 0.3
     """The first search covers faces from this fraction of the picture's shorter side upwards."""
+    settled: float = 2.0
+    """A face ends the search once it is this many times as large as the smallest that was looked for: what is smaller by more can
+    neither outgrow it nor move its box."""
     levels_per_search: int = 2
     """Levels of the pyramid that each further search adds."""
     copy_px: int = 1_000_000
     """Larger pictures are first made smaller by a whole divisor, to at most this many pixels. Up to here the fast search gives
-    the very box of the search at full size."""
+    the box of the search at full size, but for rare cases."""
     window_px: int = 32
     """Least pixels across the smallest face of a search in such a copy: goes before `copy_px`."""
 
@@ -79,6 +82,11 @@ class Search:
     height_px: int
     scales: tuple[float, ...]
     """Sides of the levels, relative to the full-size picture."""
+
+    @property
+    def smallest_px(self) -> float:
+        """Side of the smallest face looked for, in pixels of the full-size picture."""
+        return DETECTOR_CELL_PX / max(self.scales)
 
 
 def full_search(width_px: int, height_px: int, settings: DetectorSettings) -> Search:
@@ -151,7 +159,7 @@ class Detector:
     def largest_faces(self, pictures: Sequence[Picture]) -> list[Face | None]:
         """The largest face of each picture, None where there is none.
 
-        Large faces are looked for first, on small copies of the pictures; smaller ones only in pictures where none was found.
+        Large faces are looked for first, on small copies of the pictures; smaller ones only where no large one was found.
         """
         found: list[Face | None] = [None] * len(pictures)
         sizes: dict[tuple[int, int], list[int]] = {}
@@ -175,17 +183,21 @@ class Detector:
         found: list[Face | None] = [None] * len(pictures)
         remaining = list(range(len(pictures)))
         tables: list[Sums] = []  # of the remaining pictures, at the size of the last search
+        proposals: list[_Proposals] = [[] for _ in pictures]  # of the remaining pictures, from all searches so far
         width, height = pictures[0].width_px, pictures[0].height_px
         for search in searches:
             if not tables or tables[0].shape[:2] != (search.height_px + 1, search.width_px + 1):
                 tables = [summed(pictures[index].scaled(search.width_px, search.height_px)) for index in remaining]
-            for index, faces in zip(remaining, self._search(tables, search, width, height), strict=True):
-                found[index] = max(faces, key=lambda face: face.area_px, default=None)
-            without = [position for position, index in enumerate(remaining) if found[index] is None]
-            tables, remaining = (
-                [tables[position] for position in without],
-                [remaining[position] for position in without],
-            )
+            faces = self._search(tables, proposals, search, width, height)
+            for index, own in zip(remaining, faces, strict=True):
+                found[index] = max(own, key=lambda face: face.area_px, default=None)
+            least_px = self.settings.settled * search.smallest_px
+            open_ones = [
+                position for position, index in enumerate(remaining) if not _is_settled(found[index], least_px)
+            ]
+            tables = [tables[position] for position in open_ones]
+            proposals = [proposals[position] for position in open_ones]
+            remaining = [remaining[position] for position in open_ones]
             if not remaining:
                 break
         return found
@@ -194,12 +206,15 @@ class Detector:
         """Every face of a picture by the plain cascade at full size, largest first: the reference for `largest_faces`."""
         search = full_search(picture.width_px, picture.height_px, self.settings)
         table = summed(picture.scaled(search.width_px, search.height_px))
-        faces = self._search([table], search, picture.width_px, picture.height_px)[0]
+        faces = self._search([table], [[]], search, picture.width_px, picture.height_px)[0]
         return sorted(faces, key=lambda face: -face.area_px)
 
-    def _search(self, tables: Sequence[Sums], search: Search, width: int, height: int) -> list[list[Face]]:
-        """Faces of each picture, whose copies at the search's size are given as summed areas."""
-        candidates = self._proposed(tables, search, width, height)
+    def _search(
+        self, tables: Sequence[Sums], proposals: Sequence["_Proposals"], search: Search, width: int, height: int
+    ) -> list[list[Face]]:
+        """Faces of each picture, whose copies at the search's size are given as summed areas; adds to `proposals`."""
+        self._propose(tables, proposals, search, width, height)
+        candidates = _merged(proposals)
         candidates = self._refined(tables, candidates, width, height)
         faces: list[list[Face]] = [[] for _ in tables]
         for frame, boxes, scores in self._output(tables, candidates, width, height):
@@ -209,32 +224,26 @@ class Detector:
             ]
         return faces
 
-    def _proposed(self, tables: Sequence[Sums], search: Search, width: int, height: int) -> "_Candidates":
-        """P-Net on every level of every picture; its boxes, squared."""
-        per_frame: list[list[tuple[Boxes, npt.NDArray[np.float32], npt.NDArray[np.float32]]]] = [[] for _ in tables]
+    def _propose(
+        self, tables: Sequence[Sums], proposals: Sequence["_Proposals"], search: Search, width: int, height: int
+    ) -> None:
+        """Add what P-Net finds on every level of every picture."""
         for scale in search.scales:
             size = int(width * scale + 1), int(height * scale + 1)
             level = np.stack([pooled(table, *size) for table in tables])  # [F, h, w, 3]
             probability, offsets = self._pnet.run(["probability", "offsets"], {"images": _normalised(level)})
             for frame, found in enumerate(probability >= self.settings.thresholds[0]):  # found [h', w']
                 rows, columns = np.nonzero(found)
-                if len(rows):
-                    corner = np.stack([columns, rows], axis=1) * DETECTOR_STRIDE_PX  # [n, 2] x y
-                    low = np.floor((corner + 1) / scale)
-                    high = np.floor((corner + DETECTOR_CELL_PX) / scale)
-                    boxes = np.concatenate([low, high], axis=1)  # [n, 4]
-                    scores = probability[frame, rows, columns]
-                    keep = suppressed(boxes, scores, _LEVEL_OVERLAP)
-                    shifts = offsets[frame][:, rows, columns].T  # [n, 4]
-                    per_frame[frame].append((boxes[keep], scores[keep], shifts[keep]))
-        frames, kept = [], []
-        for frame, levels in enumerate(per_frame):
-            if levels:
-                boxes, scores, shifts = (np.concatenate(parts) for parts in zip(*levels, strict=True))
-                keep = suppressed(boxes, scores, _FRAME_OVERLAP)
-                kept.append(squared(moved(boxes[keep], shifts[keep], extra_px=0)))
-                frames.append(np.full(len(keep), frame))
-        return _Candidates.joined(frames, kept)
+                if not len(rows):
+                    continue
+                corner = np.stack([columns, rows], axis=1) * DETECTOR_STRIDE_PX  # [n, 2] x y
+                low = np.floor((corner + 1) / scale)
+                high = np.floor((corner + DETECTOR_CELL_PX) / scale)
+                boxes = np.concatenate([low, high], axis=1)  # [n, 4]
+                scores = probability[frame, rows, columns]
+                keep = suppressed(boxes, scores, _LEVEL_OVERLAP)
+                shifts = offsets[frame][:, rows, columns].T  # [n, 4]
+                proposals[frame].append(_Level(boxes=boxes[keep], scores=scores[keep], shifts=shifts[keep]))
 
     def _refined(self, tables: Sequence[Sums], candidates: "_Candidates", width: int, height: int) -> "_Candidates":
         """R-Net on all candidates of all pictures; its boxes, squared."""
@@ -294,6 +303,18 @@ class Detector:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class _Level:
+    """What P-Net proposes on one level of one picture. Coordinates are those of the full-size picture."""
+
+    boxes: Boxes
+    scores: npt.NDArray[np.float32]
+    shifts: npt.NDArray[np.float32]
+
+
+_Proposals = list[_Level]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Candidates:
     """Boxes that may be faces, pictures in order. Coordinates are those of the full-size picture."""
 
@@ -315,6 +336,23 @@ class _Candidates:
 
     def bounds(self, frame: int, width: int, height: int) -> npt.NDArray[np.int64]:
         return pixel_bounds(self.boxes[self.frames == frame], width, height)
+
+
+def _merged(proposals: Sequence[_Proposals]) -> _Candidates:
+    """The proposals of all levels of each picture, thinned out, moved and squared."""
+    frames, kept = [], []
+    for frame, levels in enumerate(proposals):
+        if levels:
+            boxes = np.concatenate([level.boxes for level in levels])
+            keep = suppressed(boxes, np.concatenate([level.scores for level in levels]), _FRAME_OVERLAP)
+            shifts = np.concatenate([level.shifts for level in levels])
+            kept.append(squared(moved(boxes[keep], shifts[keep], extra_px=0)))
+            frames.append(np.full(len(keep), frame))
+    return _Candidates.joined(frames, kept)
+
+
+def _is_settled(face: Face | None, least_px: float) -> bool:
+    return face is not None and face.area_px >= least_px**2
 
 
 def _on_copy(bounds: npt.NDArray[np.int64], table: Sums, width: int, height: int) -> npt.NDArray[np.int64]:

@@ -96,7 +96,9 @@ class RgbConverter:
     def region(self, frame: av.VideoFrame, x0: int, y0: int, x1: int, y1: int) -> Rgb:
         """The stored pixels [x0, x1) x [y0, y1); uint8 [y1 - y0, x1 - x0, 3]."""
         left, top = (max(0, (edge // _CHROMA_ALIGN_PX - 1) * _CHROMA_ALIGN_PX) for edge in (x0, y0))
-        right, bottom = min(frame.width, x1 + _CHROMA_ALIGN_PX), min(frame.height, y1 + _CHROMA_ALIGN_PX)
+        # Even sides keep to swscale's direct conversion, which a whole picture of even sides takes too.
+        right = min(frame.width, (x1 // _CHROMA_ALIGN_PX + 2) * _CHROMA_ALIGN_PX)
+        bottom = min(frame.height, (y1 // _CHROMA_ALIGN_PX + 2) * _CHROMA_ALIGN_PX)
         part = _cut(frame, left, top, right, bottom)
         if part is None:
             part, left, top = frame, 0, 0

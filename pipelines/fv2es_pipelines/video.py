@@ -17,6 +17,8 @@ from fv2es_pipelines.constants import TIMESTAMP_TOLERANCE_S
 from fv2es_pipelines.picture import DecodedPicture, RgbConverter
 from fv2es_pipelines.sampling import PictureChooser
 
+_SKIPPING_CODECS = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"})
+"""Decoders that can be told, packet by packet, to leave out pictures that no other refers to. Some read it once only."""
 _MIN_SKIPPED_PACKETS = 16  # restarting a decoder costs about as much as decoding a few pictures
 
 
@@ -83,6 +85,7 @@ class PictureReader:
     ) -> Iterator[av.VideoFrame]:
         context = stream.codec_context
         context.thread_count, context.thread_type = self._threads, "AUTO"
+        can_leave_out = context.codec.canonical_name in _SKIPPING_CODECS
         skipped = 0
         for packet, need in zip(packets, plan.needs, strict=True):
             if need == _SKIP:
@@ -92,7 +95,8 @@ class PictureReader:
                 yield from self._drain(stream)
                 context.flush_buffers()
             skipped = 0
-            context.skip_frame = "DEFAULT" if need == _SHOW else "NONREF"
+            if can_leave_out:
+                context.skip_frame = "DEFAULT" if need == _SHOW else "NONREF"
             try:
                 frames = context.decode(packet)
             except av.FFmpegError:

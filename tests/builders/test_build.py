@@ -18,7 +18,7 @@ from fv2es_builders.build import BuildRequest, build
 from fv2es_builders.cases import token_arrays
 from fv2es_builders.errors import AssetError, BuildUsageError, OutputBusy
 from fv2es_builders.export import served_parts
-from fv2es_builders.manifest import MANIFEST_PATH
+from fv2es_builders.manifest import MANIFEST_PATH, content_sha256, inputs_sha256, read_current
 from fv2es_builders.modules.model import seeded_model, weights_sha256
 from fv2es_builders.parity import ATOL, accept, case_from_module, onnx_runner
 from fv2es_builders.presets import preset_by_name
@@ -57,13 +57,6 @@ def runners(starter_repository):
         name: onnx_runner(starter_repository / name / "1" / "model.onnx")
         for name in ("visual", "acoustic", "text", "fusion")
     }
-
-
-@pytest.fixture(scope="module")
-def tiny_built(tiny, tokenizer_folder, tmp_path_factory) -> BuildRequest:
-    request = BuildRequest(preset=tiny, output=tmp_path_factory.mktemp("tiny"), tokenizer=tokenizer_folder)
-    build(request)
-    return request
 
 
 def files_of(repository: Path) -> set[str]:
@@ -186,13 +179,34 @@ def test_up_to_date_needs_no_torch(starter_repository):
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_damaged_file_is_built_again(tiny_built):
-    path = tiny_built.output / "visual" / "1" / "model.onnx"
-    intact = path.read_bytes()
-    path.write_bytes(intact[:-1])
-    assert build(tiny_built).built
-    assert onnx_runner(path)({"FACES": np.zeros((1, 48, 48, 3), dtype=np.uint8)})["VISUAL"].shape == (1, 64)
-    assert build(tiny_built).built == ()
+def test_what_is_up_to_date(starter_repository, manifest, tmp_path):
+    """Other inputs, a damaged or missing file, an unreadable manifest: each means that a build is due."""
+    inputs = manifest["build"]["inputs_sha256"]
+    assert read_current(starter_repository, inputs) == manifest
+    assert read_current(starter_repository, "0" * 64) is None
+    assert read_current(tmp_path, inputs) is None
+    repository = tmp_path / "copy"
+    shutil.copytree(starter_repository, repository)
+    net = repository / "faces" / "1" / "pnet.onnx"
+    intact = net.read_bytes()
+    net.write_bytes(intact[:-1] + bytes([intact[-1] ^ 1]))
+    assert read_current(repository, inputs) is None
+    net.unlink()
+    assert read_current(repository, inputs) is None
+    net.write_bytes(intact)
+    assert read_current(repository, inputs) == manifest
+    (repository / MANIFEST_PATH).write_text("[]")
+    assert read_current(repository, inputs) is None
+
+
+def test_inputs_hash(tiny, tokenizer_folder):
+    """Seed, preset and files taken over decide whether a build is due."""
+    assets = [tokenizer_folder / "tokenizer.json"]
+    first = inputs_sha256(tiny, seed=0, assets=assets)
+    assert first == inputs_sha256(tiny, seed=0, assets=assets)
+    assert first != inputs_sha256(tiny, seed=1, assets=assets)
+    assert first != inputs_sha256(replace(tiny, pos_weight=(1.0, 2.0)), seed=0, assets=assets)
+    assert first != inputs_sha256(tiny, seed=0, assets=[tokenizer_folder / "vocab.txt"])
 
 
 def test_seed_decides(tiny):
@@ -204,13 +218,14 @@ def test_seed_decides(tiny):
     assert not seeded_model(tiny, 0).training
 
 
-def test_same_content_hash_anywhere(tiny_built, tmp_path):
-    """The hash names weights, preset and tokenizer, not the place or time of the build; another seed changes it."""
-    hashes = [json.loads((tiny_built.output / MANIFEST_PATH).read_text())["sha256"]]
-    for seed in (0, 1):
-        build(replace(tiny_built, output=tmp_path / str(seed), seed=seed))
-        hashes.append(json.loads((tmp_path / str(seed) / MANIFEST_PATH).read_text())["sha256"])
-    assert hashes[0] == hashes[1] != hashes[2]
+def test_content_hash(manifest, starter, tiny, tokenizer_folder):
+    """It names weights, preset and tokenizer, not the place, the time or the bytes of the graphs."""
+    tokenizer = tokenizer_folder / "tokenizer.json"
+    weights = weights_sha256(starter)
+    assert content_sha256(starter.preset, weights=weights, tokenizer=tokenizer) == manifest["sha256"]
+    assert content_sha256(starter.preset, weights="0" * 64, tokenizer=tokenizer) != manifest["sha256"]
+    assert content_sha256(tiny, weights=weights, tokenizer=tokenizer) != manifest["sha256"]
+    assert content_sha256(starter.preset, weights=weights, tokenizer=Path(__file__)) != manifest["sha256"]
 
 
 def test_killed_build_leaves_no_manifest(tmp_path):
@@ -229,35 +244,33 @@ def test_killed_build_leaves_no_manifest(tmp_path):
     assert not FILES & files_of(tmp_path)
 
 
-def test_failure_while_moving_leaves_no_manifest(tiny_built, tmp_path):
-    """The old manifest is gone before the first file of the new build appears."""
+def test_failure_while_moving_and_after(starter_repository, tiny, tokenizer_folder, tmp_path):
+    """The old manifest is gone before the first new file appears; the next build mends all, and no other may disturb it."""
     output = tmp_path / "repository"
-    shutil.copytree(tiny_built.output, output)
+    shutil.copytree(starter_repository, output)
     obstacle = output / "text" / "1" / "model.onnx"
     obstacle.unlink()
     obstacle.mkdir()
+    request = BuildRequest(preset=tiny, output=output, tokenizer=tokenizer_folder)
     with pytest.raises(OSError, match="directory"):
-        build(replace(tiny_built, output=output, seed=1))
+        build(request)
     assert not (output / MANIFEST_PATH).exists()
+
     obstacle.rmdir()
-    assert build(replace(tiny_built, output=output, seed=1)).built
-    assert (output / MANIFEST_PATH).exists()
-    assert not (output / Path(MANIFEST_PATH).parent / ".build").exists()
-
-
-def test_two_at_once(tmp_path, tiny, tokenizer_folder):
-    """The second of two builds in one folder is told so, and harms nothing."""
-    request = BuildRequest(preset=tiny, output=tmp_path, tokenizer=tokenizer_folder)
-    caught = []
+    refused = []
 
     def meanwhile(line: str) -> None:
         if line.startswith("exporting text"):
             with pytest.raises(OutputBusy, match="another build is writing here") as error:
                 build(request)
-            caught.append(error)
+            refused.append(error)
 
-    build(request, meanwhile)
-    assert len(caught) == 1
+    result = build(request, meanwhile)
+    assert len(refused) == 1
+    assert json.loads((output / MANIFEST_PATH).read_text()) == json.loads(json.dumps(result.manifest))
+    assert result.manifest["labels"] == ["glad", "sad"]
+    assert {str(file.path.relative_to(output)) for file in result.built} == FILES - {"tokenizer/1/tokenizer.json"}
+    assert files_of(output) == {*FILES, MANIFEST_PATH, "visual/config.pbtxt"}  # nothing of either build is left over
     assert build(request).built == ()
 
 

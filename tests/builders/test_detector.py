@@ -56,7 +56,7 @@ def test_onet_knows_a_face(run, golden):
 def test_upright_is_the_right_way_round(run, golden):
     """With rows and columns exchanged the nets are much less sure: the weights' axes are not mixed up."""
     for name, step in (("rnet", 2), ("onet", 1)):
-        faces = normalised(golden.faces[[0, 1, 5]])[:, :, ::step, ::step]
+        faces = normalised(golden.faces[[0, 1]])[:, :, ::step, ::step]
         upright, _ = run(name, faces)
         exchanged, _ = run(name, faces.transpose(0, 1, 3, 2))
         assert (np.log(upright / (1 - upright + 1e-9)) > np.log(exchanged / (1 - exchanged + 1e-9)) + 1).all()

@@ -41,7 +41,7 @@ def test_files_of_several_sources(server: EmbeddedServer, astronaut: Path, tmp_p
         assert run.returncode == DONE, run.stderr
     one, two = json.loads((tmp_path / "out.json").read_text())
     assert one["utterances"] == two["utterances"]
-    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert [float(each["start_s"]) for each in rows] == [0, 5, 10] * 2
     assert float(rows[0]["happiness"]) == pytest.approx(one["utterances"][0]["probabilities"]["happiness"], abs=1e-6)
     assert [each["text_present"] for each in rows] == ["0"] * 6
