@@ -104,12 +104,7 @@ def build(request: BuildRequest, report: Report = lambda _line: None) -> BuildRe
             figures={file.name: file.figures for file in built},
         )
         report("moving files into place")
-        (output / MANIFEST_PATH).unlink(missing_ok=True)
-        for name, path in files.items():
-            target = output / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
-        write_manifest(output, manifest)
+        place(files, manifest, output)
         shutil.rmtree(staging)
     placed = tuple(
         BuiltFile(
@@ -121,6 +116,22 @@ def build(request: BuildRequest, report: Report = lambda _line: None) -> BuildRe
         for file in built
     )
     return BuildResult(manifest=manifest, built=placed)
+
+
+def place(files: Mapping[str, Path], manifest: Mapping[str, Any], output: Path) -> None:
+    """Move finished files into a repository, so that it has a manifest only while all of its files belong together.
+
+    Args:
+        files: by their path in the repository, on the same file system.
+        manifest: of these files.
+        output: the repository; files of the same names are replaced, others stay.
+    """
+    (output / MANIFEST_PATH).unlink(missing_ok=True)
+    for name, path in files.items():
+        target = output / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+    write_manifest(output, manifest)
 
 
 @contextmanager

@@ -60,9 +60,9 @@ class DetectorSettings:
     """Least probability after P-Net, R-Net and O-Net."""
     factor: float = DETECTOR_PYRAMID_FACTOR
     """Ratio of sides between two levels of the pyramid; in (0, 1)."""
-    first_window: float = 0.3
+    first_window: float = 0.2
     """The first search covers faces from this fraction of the picture's shorter side upwards."""
-    settled: float = 2.0
+    settled: float = 1.5
     """A face ends the search once it is this many times as large as the smallest that was looked for: what is smaller by more can
     neither outgrow it nor move its box."""
     levels_per_search: int = 2

@@ -51,7 +51,7 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(MAX_TOKENS)
 
-    def __call__(self, words: Sequence[str | bytes]) -> TokenBatch:
+    def __call__(self, words: Sequence[str | bytes] | npt.NDArray[np.object_]) -> TokenBatch:
         """Tokens of each utterance's words; empty or blank words are absent.
 
         Raises:

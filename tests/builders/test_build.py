@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fv2es_builders import cli
-from fv2es_builders.build import BuildRequest, build
+from fv2es_builders.build import BuildRequest, build, place
 from fv2es_builders.cases import token_arrays
 from fv2es_builders.errors import AssetError, BuildUsageError, OutputBusy
 from fv2es_builders.export import served_parts
@@ -39,7 +39,12 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def starter_repository(tmp_path_factory) -> Path:
+    """Built where a configuration lies, an unreadable manifest, and what a killed build left."""
     output = tmp_path_factory.mktemp("starter")
+    left_over = output / Path(MANIFEST_PATH).parent / ".build" / "visual" / "1"
+    left_over.mkdir(parents=True)
+    (left_over / "model.onnx").touch()
+    (output / MANIFEST_PATH).write_text("{")
     (output / "visual").mkdir()
     (output / "visual" / "config.pbtxt").write_text("# stays\n")
     assert cli.main(["--preset", "starter", "--seed", "0", "--output", str(output)]) == 0
@@ -228,7 +233,8 @@ def test_content_hash(manifest, starter, tiny, tokenizer_folder):
     assert content_sha256(starter.preset, weights=weights, tokenizer=Path(__file__)) != manifest["sha256"]
 
 
-def test_killed_build_leaves_no_manifest(tmp_path):
+def test_killed_build(tmp_path, tiny, tokenizer_folder):
+    """A build that is killed leaves no manifest and no file in place; while it runs, no other may write beside it."""
     process = subprocess.Popen(
         [sys.executable, "-uc", f"from fv2es_builders.cli import main; main(['--output', {str(tmp_path)!r}])"],
         stdout=subprocess.PIPE,
@@ -238,40 +244,34 @@ def test_killed_build_leaves_no_manifest(tmp_path):
         for line in process.stdout:
             if "exporting" in line:
                 break
+        with pytest.raises(OutputBusy, match="another build is writing here; wait for it, or choose another --output"):
+            build(BuildRequest(preset=tiny, output=tmp_path, tokenizer=tokenizer_folder))
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / MANIFEST_PATH).exists()
     assert not FILES & files_of(tmp_path)
 
 
-def test_failure_while_moving_and_after(starter_repository, tiny, tokenizer_folder, tmp_path):
-    """The old manifest is gone before the first new file appears; the next build mends all, and no other may disturb it."""
-    output = tmp_path / "repository"
-    shutil.copytree(starter_repository, output)
-    obstacle = output / "text" / "1" / "model.onnx"
+def test_failure_while_moving(tmp_path):
+    """The old manifest is gone before the first new file appears, and the new one comes after the last."""
+    output, staging = tmp_path / "repository", tmp_path / "staging"
+    names = ["a/1/model.onnx", "b/1/model.onnx", MANIFEST_PATH]
+    for folder, names_there in ((output, names), (staging, names[:2])):
+        for name in names_there:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(folder.name)
+    obstacle = output / "b/1/model.onnx"
     obstacle.unlink()
     obstacle.mkdir()
-    request = BuildRequest(preset=tiny, output=output, tokenizer=tokenizer_folder)
     with pytest.raises(OSError, match="directory"):
-        build(request)
+        place({name: staging / name for name in names[:2]}, {"name": "new"}, output)
+    assert (output / "a/1/model.onnx").read_text() == "staging"
     assert not (output / MANIFEST_PATH).exists()
 
     obstacle.rmdir()
-    refused = []
-
-    def meanwhile(line: str) -> None:
-        if line.startswith("exporting text"):
-            with pytest.raises(OutputBusy, match="another build is writing here") as error:
-                build(request)
-            refused.append(error)
-
-    result = build(request, meanwhile)
-    assert len(refused) == 1
-    assert json.loads((output / MANIFEST_PATH).read_text()) == json.loads(json.dumps(result.manifest))
-    assert result.manifest["labels"] == ["glad", "sad"]
-    assert {str(file.path.relative_to(output)) for file in result.built} == FILES - {"tokenizer/1/tokenizer.json"}
-    assert files_of(output) == {*FILES, MANIFEST_PATH, "visual/config.pbtxt"}  # nothing of either build is left over
-    assert build(request).built == ()
+    place({names[1]: staging / names[1]}, {"name": "new"}, output)
+    assert json.loads((output / MANIFEST_PATH).read_text()) == {"name": "new"}
+    assert files_of(output) == set(names)
 
 
 def test_no_tokenizer(tmp_path, capsys):

@@ -98,6 +98,7 @@ def write_sound(
     layout: str = "mono",
     starts_s: Sequence[float] = (0.0,),
     lengths: Sequence[int] | None = None,
+    packet_samples: int = 1024,
     options: dict[str, str] | None = None,
     change: Callable[[int, bytes], bytes | None] = lambda _, data: data,
 ) -> Path:
@@ -105,7 +106,7 @@ def write_sound(
     lengths = lengths or (wave.shape[1],)
     with av.open(path, "w") as output:
         stream = output.add_stream(codec, rate=rate_hz, layout=layout, options=options or {})
-        step = stream.codec_context.frame_size or 1024
+        step = stream.codec_context.frame_size or packet_samples
         fitted = av.AudioResampler(stream.format.name, layout, rate_hz, frame_size=0)
         at, packets = 0, []
         for start_s, length in zip(starts_s, lengths, strict=True):

@@ -66,7 +66,7 @@ def test_mirrored_pictures_are_turned_upright(tmp_path):
 
 
 def waves(number):
-    """Smooth, coloured, different everywhere: at odd sizes swscale interpolates colours in another way than at even ones."""
+    """Smooth and coloured: at odd sizes swscale interpolates colours in another way than at even ones."""
     y, x = np.mgrid[:63, :97]
     channels = [128 + 90 * np.sin(x / 17 + y / 23 + shift) for shift in (0, 2, 4)]
     return np.stack(channels, axis=-1).astype(np.uint8)  # [63, 97, 3]
@@ -105,7 +105,7 @@ def test_a_region_is_that_part_of_the_whole_in_every_pixel_format(tmp_path, code
         if size == (96, 62):
             assert difference.max() == 0
         assert difference.max() <= 10
-        assert difference.mean() < 1.5  # one pixel aside gives 3
+        assert difference.mean() < 2.5
 
 
 @pytest.mark.parametrize(

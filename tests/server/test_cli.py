@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 from fv2es import EmbeddedServer
 from fv2es.cli import BAD_USAGE, DONE, FAILED, main
 from fv2es.console import UNTRAINED
+from fv2es.embedded import SHARED_MEMORY
 
 pytestmark = pytest.mark.xdist_group("server")
 
@@ -79,15 +79,21 @@ def test_no_server_fails(unused_port: int, astronaut: Path, capsys: pytest.Captu
 
 
 def test_embedded_analysis_leaves_nothing(astronaut: Path):
-    run = fv2es("analyze", astronaut)
-    assert run.returncode == DONE, run.stderr
-    assert "overall" in run.stdout
-    assert (
-        "tritonserver"
-        not in subprocess.run(
-            ["pgrep", "-af", f"fv2es-{os.getpid()}"], capture_output=True, text=True, check=False
-        ).stdout
-    )
+    command = [sys.executable, "-m", "fv2es.cli", "analyze", str(astronaut)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+        output = run.stdout.read()
+    assert run.returncode == DONE
+    assert "overall" in output
+    marks = f"fv2es-{run.pid}-"
+    assert not [each for each in Path("/proc").glob("[0-9]*/cmdline") if marks in _text(each)]
+    assert not list(SHARED_MEMORY.glob(f"{marks}*"))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:  # the process has ended meanwhile
+        return ""
 
 
 def test_serve_until_told_to_stop(repository: Path):
