@@ -186,7 +186,7 @@ class Detector:
         proposals: list[_Proposals] = [[] for _ in pictures]  # of the remaining pictures, from all searches so far
         width, height = pictures[0].width_px, pictures[0].height_px
         for search in searches:
-            if not tables or tables[0].shape[:2] != (search.height_px + 1, search.width_px + 1):
+            if not tables or tables[0].shape[1:] != (search.height_px + 1, search.width_px + 1):
                 tables = [summed(pictures[index].scaled(search.width_px, search.height_px)) for index in remaining]
             faces = self._search(tables, proposals, search, width, height)
             for index, own in zip(remaining, faces, strict=True):
@@ -230,7 +230,7 @@ class Detector:
         """Add what P-Net finds on every level of every picture."""
         for scale in search.scales:
             size = int(width * scale + 1), int(height * scale + 1)
-            level = np.stack([pooled(table, *size) for table in tables])  # [F, h, w, 3]
+            level = np.stack([pooled(table, *size) for table in tables])  # [F, 3, h, w]
             probability, offsets = self._pnet.run(["probability", "offsets"], {"images": _normalised(level)})
             for frame, found in enumerate(probability >= self.settings.thresholds[0]):  # found [h', w']
                 rows, columns = np.nonzero(found)
@@ -287,8 +287,9 @@ class Detector:
             [
                 pooled_boxes(table, _on_copy(candidates.bounds(frame, width, height), table, width, height), side_px)
                 for frame, table in enumerate(tables)
-            ]
-        )  # [n, side, side, 3], pictures in order as in `candidates`
+            ],
+            axis=1,
+        ).swapaxes(0, 1)  # [n, 3, side, side], pictures in order as in `candidates`
         results = [
             net.run(["probability", "offsets"], {"images": _normalised(crops[start : start + _MAX_CROPS])})
             for start in range(0, len(crops), _MAX_CROPS)
@@ -357,7 +358,7 @@ def _is_settled(face: Face | None, least_px: float) -> bool:
 
 def _on_copy(bounds: npt.NDArray[np.int64], table: Sums, width: int, height: int) -> npt.NDArray[np.int64]:
     """Bounds in pixels of the full-size picture, moved to its copy and never empty."""
-    copy_height, copy_width = table.shape[0] - 1, table.shape[1] - 1
+    copy_height, copy_width = table.shape[1] - 1, table.shape[2] - 1
     if (copy_width, copy_height) == (width, height):
         return bounds
     scale = np.array([copy_width / width, copy_height / height])
@@ -368,9 +369,10 @@ def _on_copy(bounds: npt.NDArray[np.int64], table: Sums, width: int, height: int
 
 
 def _normalised(pictures: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """[B, H, W, 3] on the scale 0..255 -> [B, 3, H, W] about -1..1."""
-    scaled = (pictures - np.float32(DETECTOR_MEAN)) * np.float32(DETECTOR_SCALE)
-    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+    """[B, 3, H, W] on the scale 0..255 -> about -1..1, contiguous."""
+    scaled = np.subtract(pictures, np.float32(DETECTOR_MEAN), order="C")
+    scaled *= np.float32(DETECTOR_SCALE)
+    return scaled
 
 
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:

