@@ -10,13 +10,15 @@ cues of `astronaut.srt`. Needs scikit-image and espeak-ng (Debian), which nothin
 import io
 import subprocess
 import sys
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
-import pysubs2
 from skimage import data
+
+from fv2es.transcript import Cue, read_transcript
 
 WIDTH_PX, HEIGHT_PX, RATE_HZ = 640, 360, 25
 SPEECH_RATE_HZ = 16_000
@@ -32,12 +34,12 @@ def speech(text: str) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def sound(cues: pysubs2.SSAFile, length_s: float) -> np.ndarray:
+def sound(cues: Sequence[Cue], length_s: float) -> np.ndarray:
     """All cues at their times over faint room noise, int16 [T]."""
     noise = np.random.default_rng(0).normal(0, 20, int(length_s * SPEECH_RATE_HZ))
     for cue in cues:
-        words = speech(cue.plaintext)
-        at = cue.start * SPEECH_RATE_HZ // 1000
+        words = speech(cue.text)
+        at = round(cue.start_s * SPEECH_RATE_HZ)
         room = min(len(words), len(noise) - at)
         noise[at : at + room] += words[:room]
     return np.clip(noise, -32768, 32767).astype(np.int16)
@@ -53,7 +55,7 @@ def picture(portrait: np.ndarray, time_s: float) -> np.ndarray:
 
 def main(target: Path) -> None:
     """Write the film."""
-    cues = pysubs2.load(str(target.with_suffix(".srt")))
+    cues = read_transcript(target.with_suffix(".srt")).cues
     length_s = 12.0
     portrait = data.astronaut()
     with av.open(str(target), "w", options={"movflags": "+faststart"}) as film:

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import nasty_media
 import pytest
+
+import nasty_media
 from fv2es import Client, EmbeddedServer, Result
 from fv2es.errors import (
     NotMedia,

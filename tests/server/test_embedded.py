@@ -151,7 +151,7 @@ def test_broken_repository_fails_with_the_servers_words(tmp_path: Path):
     (tmp_path / "manifest" / "1" / "manifest.json").write_text("{}")
     before = regions(os.getpid())
     server = EmbeddedServer(tmp_path, start_timeout_s=20)
-    with pytest.raises(EmbeddedServerError, match="tritonserver ended with status 1: .*emotion"):
+    with pytest.raises(EmbeddedServerError, match=r"tritonserver ended with status 1: .*emotion"):
         server.start()
     assert regions(os.getpid()) == before
 

@@ -85,8 +85,10 @@ def test_async_client_says_the_same(server: EmbeddedServer, client: Client, astr
 def test_async_stream_can_be_left(server: EmbeddedServer, astronaut: Path):
     async def first() -> fv2es.UtteranceResult:
         async with AsyncClient(server.address, clip_rule=ClipRule(target_length_s=1.0)) as each:
-            async for utterance in each.stream(astronaut):
-                return utterance
+            stream = each.stream(astronaut)
+            utterance = await anext(stream)
+            await stream.aclose()
+            return utterance
 
     assert asyncio.run(first()).start_s == 0
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from fv2es import Client, ClipRule, EmbeddedServer
 from fv2es_builders.reference import analyse_in_process, load_reference
 from fv2es_pipelines.faces import FaceExtractor
