@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -124,7 +124,7 @@ class AsyncClient:
         *,
         transcript: Path | str | None = None,
         on_progress: Callable[[Progress], None] | None = None,
-    ) -> AsyncIterator[Item]:
+    ) -> AsyncGenerator[Item, None]:
         """Utterances in order, as soon as they are known; arguments and errors as in `Client.analyze`."""
         async with contextlib.aclosing(self._run(await self._begin(source, transcript), on_progress)) as items:
             async for item in items:

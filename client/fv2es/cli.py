@@ -30,7 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["build"]:
         return _build(arguments[1:])
-    options = _parser().parse_args(arguments)
+    parser, commands = _parsers()
+    if arguments and arguments[0] in commands:
+        # Not through the subparser itself: that takes no sources after an option that follows sources.
+        options = commands[arguments[0]].parse_intermixed_args(arguments[1:])
+    else:
+        options = parser.parse_args(arguments)
     errors = Console(stderr=True)
     try:
         status: int = options.run(options, errors)
@@ -49,7 +54,8 @@ def _say_error(console: Console, error: Exception) -> None:
     console.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser of the command line, and those of the commands by name."""
     parser = argparse.ArgumentParser(prog="fv2es", description="Emotion timelines from video.")
     parser.add_argument("--version", action="version", version=f"fv2es {importlib.metadata.version('fv2es')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -90,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(run=_doctor)
 
     commands.add_parser("build", help="make verified engines and a model repository (needs fv2es[build])")
-    return parser
+    return parser, {"analyze": analyze, "serve": serve, "doctor": doctor}
 
 
 def _analyze(options: argparse.Namespace, errors: Console) -> int:

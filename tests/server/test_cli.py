@@ -51,7 +51,7 @@ def test_files_of_several_sources(server: EmbeddedServer, astronaut: Path, tmp_p
 def test_bad_file_does_not_stop_the_others(server: EmbeddedServer, astronaut: Path, tmp_path: Path):
     bad, output = tmp_path / "bad file.mp4", tmp_path / "out.json"
     bad.write_text("no film")
-    run = fv2es("analyze", bad, tmp_path / "gone.mp4", astronaut, "--server", server.address, "--output", output)
+    run = fv2es("analyze", bad, "--server", server.address, tmp_path / "gone.mp4", "--output", output, astronaut)
     assert run.returncode == FAILED
     assert f"error: {bad}: " in run.stderr
     assert f"error: {tmp_path / 'gone.mp4'}: " in run.stderr
