@@ -67,7 +67,7 @@ def adapter_from_model(model: Model) -> str:
     load = _MEDIA_WORKERS.get(model.name, "from fv2es_pipelines.engine import load_engine as load")
     return (
         f'"""`{model.name}`: {model.summary}. Tensors: see the README of the repository."""\n\n'
-        "import triton_python_backend_utils as pb_utils\n"
+        "import triton_python_backend_utils as pb_utils\n\n"
         "from fv2es_pipelines.adapter import adapt\n"
         f"{load}\n\n"
         "TritonPythonModel = adapt(pb_utils, load)\n"

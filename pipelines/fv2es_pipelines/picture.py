@@ -85,6 +85,17 @@ class RgbConverter:
     def __init__(self) -> None:
         self._scaler = VideoReformatter()
         self._cropper = VideoReformatter()
+        self._orientations: dict[int, Orientation] = {}
+
+    def orientation(self, frame: av.VideoFrame) -> Orientation:
+        """How the frame becomes upright: looked up once for each rotation that the film's frames state.
+
+        PyAV ties a frame whose side data was read into a reference cycle, so that its pixels stay until the garbage
+        collector comes by: reading it for every frame would hold hundreds of megabytes.
+        """
+        if frame.rotation not in self._orientations:
+            self._orientations[frame.rotation] = Orientation.of_frame(frame)
+        return self._orientations[frame.rotation]
 
     def scaled(self, frame: av.VideoFrame, width_px: int, height_px: int) -> Rgb:
         """The whole frame at another size; uint8 [height_px, width_px, 3]."""
@@ -111,7 +122,7 @@ class DecodedPicture:
 
     def __init__(self, frame: av.VideoFrame, converter: RgbConverter) -> None:
         self._frame, self._converter = frame, converter
-        self._orientation = Orientation.of_frame(frame)
+        self._orientation = converter.orientation(frame)
         self.width_px, self.height_px = self._orientation.size_px(frame.width, frame.height)
 
     @property

@@ -135,9 +135,10 @@ class _Plan:
 def _plan(stream: VideoStream, packets: Sequence[Packet[VideoStream]], times_s: npt.NDArray[np.float64]) -> _Plan:
     intra_only = bool(stream.codec_context.codec.intra_only)
     everything = _Plan(needs=np.full(len(packets), _SHOW, np.int8), intra_only=intra_only)
-    if not packets or any(packet.pts is None or packet.dts is None for packet in packets):
+    if not packets or any(packet.pts is None for packet in packets):
         return everything
-    if np.any(np.diff([packet.dts for packet in packets]) < 0):  # type: ignore[arg-type]
+    decoding_times = [packet.dts for packet in packets if packet.dts is not None]  # Matroska lacks those of the first
+    if np.any(np.diff(decoding_times) < 0):
         return everything  # the clock jumps back: which picture is shown when is known only after decoding
     pts_s = np.array([packet.pts for packet in packets], np.float64) * float(stream.time_base or 1)  # [n]
     order = np.argsort(pts_s, kind="stable")  # shown order -> decoding order

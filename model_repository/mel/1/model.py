@@ -1,6 +1,7 @@
 """`mel`: decodes the clip's sound, cuts the mel spectrum of each utterance into pieces. Tensors: see the README of the repository."""
 
 import triton_python_backend_utils as pb_utils
+
 from fv2es_pipelines.adapter import adapt
 from fv2es_pipelines.workers import load_mel as load
 
