@@ -294,6 +294,7 @@ class EmbeddedServer:
         process = self._process
         while process is not None and not self._stopping.wait(WATCH_INTERVAL_S):
             if process.poll() is not None:
+                log.warning("tritonserver ended with status %s: %s", process.returncode, self._log_tail())
                 return f"tritonserver ended with status {process.returncode}"
             for pid, model in self._workers.items():
                 if not _is_alive(pid):
@@ -324,6 +325,11 @@ class EmbeddedServer:
     def _log_tail(self) -> str:
         """The last lines of the log that speak of an error, for a message."""
         lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+        crash = [
+            index for index, line in enumerate(lines) if line.startswith(("Signal (", "terminate called", "what()"))
+        ]
+        if crash:
+            return " | ".join(lines[crash[0] : crash[0] + 20])
         errors = [line for line in lines if line.startswith(("E", "F")) or "Error" in line or "error" in line]
         return " | ".join((errors or lines)[-6:]) or "it printed nothing"
 

@@ -64,18 +64,8 @@ def adapt(pb_utils: Any, load: Callable[[ModelFolder], Worker]) -> type:
             self.work = load(ModelFolder(path=folder, parameters=parameters, batched=config["max_batch_size"] > 0))
 
         def execute(self, requests: Sequence[Any]) -> list[Any]:
-            responses: dict[int, Any] = {}
-            open_requests = {}
-            for index, request in enumerate(requests):
-                if request.is_cancelled():
-                    error = pb_utils.TritonError("the client has gone", pb_utils.TritonError.CANCELLED)
-                    responses[index] = pb_utils.InferenceResponse(error=error)
-                else:
-                    tensors = (pb_utils.get_input_tensor_by_name(request, name) for name in self.inputs)
-                    open_requests[index] = {tensor.name(): tensor.as_numpy() for tensor in tensors}
-            answers = self.work(list(open_requests.values())) if open_requests else ()
-            responses |= zip(open_requests, map(respond, answers), strict=True)
-            return [responses[index] for index in range(len(requests))]
+            tensors = [[pb_utils.get_input_tensor_by_name(each, name) for name in self.inputs] for each in requests]
+            return [respond(each) for each in self.work([{t.name(): t.as_numpy() for t in row} for row in tensors])]
 
     def respond(answer: Arrays | PipelineError) -> Any:
         if isinstance(answer, PipelineError):

@@ -56,7 +56,7 @@ class FaceBatch:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Look:
+class Look:
     """What one picture gave."""
 
     pts_s: float
@@ -100,12 +100,10 @@ class FaceExtractor:
             PipelineError: the clip or the utterances can't be used; the class says how.
         """
         utterances = checked_utterances(utterances_s, self._limits)
-        times = [sample_times(start_s, end_s, step_s=self._step_s) for start_s, end_s in utterances]
-        owners = np.repeat(np.arange(len(times)), [len(own) for own in times])  # [samples]
-        wanted_s = np.concatenate(times)
+        wanted_s, owners = wanted_times(utterances, step_s=self._step_s)
         order = np.argsort(wanted_s, kind="stable")
         look_of_sample = np.full(len(wanted_s), -1, np.int64)
-        looks: list[_Look] = []
+        looks: list[Look] = []
         with open_clip(clip, limits=self._limits) as opened:
             reader = PictureReader(opened, wanted_s[order], threads=self._threads)
             chunk: list[ChosenPicture] = []
@@ -118,12 +116,12 @@ class FaceExtractor:
                     looks += self._look(chunk)
                     chunk, chunk_bytes = [], 0
             looks += self._look(chunk)
-        return _batch(len(utterances), owners, look_of_sample, looks, reader.errors)
+        return face_batch(len(utterances), owners, look_of_sample, looks, reader.errors)
 
-    def _look(self, chunk: Sequence[ChosenPicture]) -> list[_Look]:
+    def _look(self, chunk: Sequence[ChosenPicture]) -> list[Look]:
         faces = self._detector.largest_faces([chosen.picture for chosen in chunk])
         return [
-            _Look(pts_s=chosen.pts_s, face=face, crop=self._crop(chosen.picture, face))
+            Look(pts_s=chosen.pts_s, face=face, crop=self._crop(chosen.picture, face))
             for chosen, face in zip(chunk, faces, strict=True)
         ]
 
@@ -146,13 +144,22 @@ def centre_crop(picture: Picture) -> Rgb:
     return area_resize(picture.region(x0, y0, x0 + side, y0 + side), FACE_SIZE_PX, FACE_SIZE_PX)
 
 
-def _batch(
+def wanted_times(
+    utterances_s: npt.NDArray[np.float64], *, step_s: float = FRAME_STEP_S
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """All sampling times of checked utterances [U, 2], one utterance after the other: seconds, and whose they are; both [samples]."""
+    times = [sample_times(start_s, end_s, step_s=step_s) for start_s, end_s in utterances_s]
+    return np.concatenate(times), np.repeat(np.arange(len(times)), [len(own) for own in times])
+
+
+def face_batch(
     num_utterances: int,
     owners: npt.NDArray[np.int64],
     look_of_sample: npt.NDArray[np.int64],
-    looks: Sequence[_Look],
+    looks: Sequence[Look],
     video_errors: int,
 ) -> FaceBatch:
+    """The batch of what was seen: `owners` and `look_of_sample` tell each sample's utterance and row of `looks` (-1: none)."""
     samples = np.flatnonzero(look_of_sample >= 0)  # [K], by utterance, then by time
     frame_utterance = owners[samples]
     look = look_of_sample[samples]  # [K]
@@ -181,9 +188,9 @@ def _batch(
     )
 
 
-def _box(look: _Look) -> tuple[float, float, float, float]:
+def _box(look: Look) -> tuple[float, float, float, float]:
     return look.face.box if look.face is not None else (0.0, 0.0, 0.0, 0.0)
 
 
-def _score(look: _Look) -> float:
+def _score(look: Look) -> float:
     return look.face.score if look.face is not None else 0.0

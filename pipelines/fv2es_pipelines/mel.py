@@ -95,11 +95,12 @@ class MelGraph:
         return pieces
 
 
-def pieces_graph(waves: Any) -> Any:
-    """DALI operators from waves (float [n]) to pieces (float [p, 4, 32, 32]), on the device the waves are on.
+def mels_graph(waves: Any, *, centred: bool = True) -> Any:
+    """DALI operators from waves (float [n]) to mel bands over time (float [128, T]), on the device the waves are on.
 
-    The power spectrum under a periodic Hann window, centred, edges mirrored; triangular filters on the HTK mel scale, not
-    normalised; no logarithm; zeros on the right up to whole pieces.
+    Args:
+        waves: what DALI's graph gives.
+        centred: windows are centred and the edges mirrored, T = 1 + n // 200; else only whole windows inside the wave count.
     """
     turns = 2 * np.pi * np.arange(FFT_LENGTH) / FFT_LENGTH
     spectrum = fn.spectrogram(
@@ -108,12 +109,12 @@ def pieces_graph(waves: Any) -> Any:
         window_length=FFT_LENGTH,
         window_step=HOP_LENGTH,
         window_fn=(0.5 - 0.5 * np.cos(turns)).tolist(),
-        center_windows=True,
+        center_windows=centred,
         reflect_padding=True,
         power=int(MEL_POWER),
         layout="ft",
     )  # [201, T]
-    mels = fn.mel_filter_bank(
+    return fn.mel_filter_bank(
         spectrum,
         sample_rate=float(SAMPLE_RATE_HZ),
         nfilter=NUM_MELS,
@@ -121,7 +122,16 @@ def pieces_graph(waves: Any) -> Any:
         freq_high=SAMPLE_RATE_HZ / 2,
         mel_formula="htk",
         normalize=False,
-    )  # [128, T]
+    )
+
+
+def pieces_graph(waves: Any) -> Any:
+    """DALI operators from waves (float [n]) to pieces (float [p, 4, 32, 32]), on the device the waves are on.
+
+    The power spectrum under a periodic Hann window, centred, edges mirrored; triangular filters on the HTK mel scale, not
+    normalised; no logarithm; zeros on the right up to whole pieces.
+    """
+    mels = mels_graph(waves)  # [128, T]
     length = mels.shape(dtype=types.INT32)[1:2]  # given, or all are padded to the longest of the batch
     padded = fn.pad(mels, axes=[1], shape=length, align=[PIECE_FRAMES], fill_value=0.0)  # [128, 32 p]
     split = fn.reshape(padded, shape=[PIECE_CHANNELS, PIECE_MELS, -1, PIECE_FRAMES], layout="CMPT")  # [4, 32, p, 32]
@@ -157,10 +167,7 @@ def piece_batch(graph: MelGraph, waves: Sequence[Wave | None], *, audio_errors: 
     parts = graph([wave for row, wave in enumerate(waves) if wave is not None and row in set(present)])
     counts = np.zeros(len(waves), np.int64)
     counts[present] = [len(part) for part in parts]
-    length = max(1, int(counts.max(initial=0)))
-    piece_mask = np.arange(length) < counts[:, None]  # [U, M]
-    firsts = np.cumsum(counts) - counts
-    piece_index = np.where(piece_mask, firsts[:, None] + np.arange(length), 0)
+    piece_index, piece_mask = piece_places(counts)
     blank = np.zeros((1, PIECE_CHANNELS, PIECE_MELS, PIECE_FRAMES), np.float32)
     return PieceBatch(
         pieces=np.concatenate(parts) if parts else blank,
@@ -168,3 +175,11 @@ def piece_batch(graph: MelGraph, waves: Sequence[Wave | None], *, audio_errors: 
         piece_mask=piece_mask,
         audio_errors=audio_errors,
     )
+
+
+def piece_places(counts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Index and mask of pieces that lie one utterance after the other: int64 and bool [U, M >= 1]. `counts`: pieces of each, [U]."""
+    length = max(1, int(counts.max(initial=0)))
+    mask = np.arange(length) < counts[:, None]  # [U, M]
+    firsts = np.cumsum(counts) - counts
+    return np.where(mask, firsts[:, None] + np.arange(length), 0), mask

@@ -46,8 +46,11 @@ class Orientation:
     @classmethod
     def of_frame(cls, frame: av.VideoFrame) -> "Orientation":
         """From the frame's display matrix, rounded to the nearest quarter turn; mirroring is kept."""
-        found = (one for one in cast(Iterable[SideData], frame.side_data) if one.type is SideDataType.DISPLAYMATRIX)
-        matrix = next(found, None)
+        try:
+            side_data = tuple(cast(Iterable[SideData], frame.side_data))
+        except ValueError:  # PyAV does not know every kind of side data; a quarter turn it tells without
+            return cls._of_rotation(frame.rotation)
+        matrix = next((one for one in side_data if one.type is SideDataType.DISPLAYMATRIX), None)
         if matrix is None:
             return cls()
         # Row vectors (x, y, 1) times the matrix give the place on the screen; 16.16 fixed point, y points down.
@@ -55,6 +58,11 @@ class Orientation:
         if abs(xx) + abs(yy) >= abs(xy) + abs(yx):
             return cls(mirror_x=xx < 0, mirror_y=yy < 0)
         return cls(transpose=True, mirror_x=yx < 0, mirror_y=xy < 0)
+
+    @classmethod
+    def _of_rotation(cls, counter_clockwise_deg: int) -> "Orientation":
+        turns = round(counter_clockwise_deg / 90) % 4
+        return cls(transpose=turns % 2 == 1, mirror_x=turns in (2, 3), mirror_y=turns in (1, 2))
 
     def size_px(self, width_px: int, height_px: int) -> tuple[int, int]:
         """Width and height after turning; the same exchange leads back."""
@@ -90,11 +98,12 @@ class RgbConverter:
     def orientation(self, frame: av.VideoFrame) -> Orientation:
         """How the frame becomes upright: looked up once for each rotation that the film's frames state.
 
-        PyAV ties a frame whose side data was read into a reference cycle, so that its pixels stay until the garbage
-        collector comes by: reading it for every frame would hold hundreds of megabytes.
+        PyAV ties a frame whose side data was read into a reference cycle: its pixels, and the decoder's whole pool of
+        them, would stay until the garbage collector comes by. A tiny copy, which has the same side data, is read instead.
         """
         if frame.rotation not in self._orientations:
-            self._orientations[frame.rotation] = Orientation.of_frame(frame)
+            tiny = self._scaler.reformat(frame, width=16, height=16, format="gray", threads=1)
+            self._orientations[frame.rotation] = Orientation.of_frame(tiny)
         return self._orientations[frame.rotation]
 
     def scaled(self, frame: av.VideoFrame, width_px: int, height_px: int) -> Rgb:

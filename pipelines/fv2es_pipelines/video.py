@@ -61,7 +61,7 @@ class PictureReader:
         packets = list(self._clip.packets(stream))
         self.errors += self._clip.damaged
         chooser = PictureChooser(self._times_s)
-        clock = _Clock(stream)
+        clock = StreamClock(stream)
         end_s, shown = -np.inf, None
         for frame in self._decode(stream, packets, _plan(stream, packets, self._times_s)):
             pts_s = clock.stamp(frame)
@@ -73,7 +73,7 @@ class PictureReader:
             if chooser.done:
                 return
         if shown is not None:
-            positions = chooser.finish(max(end_s, *(_packet_end_s(packet, clock) for packet in packets)))
+            positions = chooser.finish(max(end_s, *(packet_end_s(packet, clock) for packet in packets)))
             if positions:
                 yield ChosenPicture(pts_s=shown[0], positions=tuple(positions), picture=self._picture(shown[1]))
 
@@ -169,7 +169,7 @@ def _fill_short_gaps(needs: npt.NDArray[np.int8], shortest: int) -> None:
             needs[before + 1 : after] = _REFERENCE
 
 
-class _Clock:
+class StreamClock:
     """Timestamps of decoded frames in seconds, with a way out where the container gave none."""
 
     def __init__(self, stream: VideoStream) -> None:
@@ -178,7 +178,8 @@ class _Clock:
         self.period_s = 1 / float(rate) if rate else 0.04
         self._last_s: float | None = None
 
-    def stamp(self, frame: av.VideoFrame) -> float:
+    def stamp(self, frame: av.VideoFrame | Packet[VideoStream]) -> float:
+        """When a frame is shown; frames in the order they are shown. So for packets, where that is their order."""
         ticks = frame.pts if frame.pts is not None else frame.dts
         if ticks is not None:
             self._last_s = ticks * self.time_base_s
@@ -186,11 +187,13 @@ class _Clock:
             self._last_s = 0.0 if self._last_s is None else self._last_s + self.period_s
         return self._last_s
 
-    def end(self, frame: av.VideoFrame, pts_s: float) -> float:
+    def end(self, frame: av.VideoFrame | Packet[VideoStream], pts_s: float) -> float:
+        """Until when a frame that is shown from `pts_s` on is shown."""
         return pts_s + (frame.duration * self.time_base_s if frame.duration else self.period_s)
 
 
-def _packet_end_s(packet: Packet[VideoStream], clock: _Clock) -> float:
+def packet_end_s(packet: Packet[VideoStream], clock: StreamClock) -> float:
+    """Until when a packet's picture is shown by its own account, in seconds; minus infinity where it has no timestamp."""
     if packet.pts is None:
         return float("-inf")
     length_s = packet.duration * clock.time_base_s if packet.duration else clock.period_s
