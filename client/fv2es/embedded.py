@@ -34,6 +34,7 @@ SHARED_MEMORY_PREFIX = "fv2es-"
 WATCH_INTERVAL_S = 0.25
 MAX_RESTARTS_IN_A_ROW = 5
 """Restarts without `STABLE_AFTER_S` of quiet between them, after which the server is given up."""
+MAX_START_TRIES = 3
 STABLE_AFTER_S = 60.0
 DRAIN_S = 10
 
@@ -99,6 +100,10 @@ def default_repository() -> Path:
     raise EmbeddedServerError("no model repository beside the package; name one: `--repository DIR`")
 
 
+class _CrashedAtStart(EmbeddedServerError):
+    """The server or a worker was ended by a signal before it was ready: worth another try, unlike a refused model."""
+
+
 class EmbeddedServer:
     """A supervised Triton on loopback; a context manager.
 
@@ -140,6 +145,8 @@ class EmbeddedServer:
         self._stopping = threading.Event()
         self._ready = threading.Event()
         self._draining = False
+        self._workers: dict[int, str] = {}
+        self._prefix = SHARED_MEMORY_PREFIX
         self._failure: Fv2esError | None = None
         self._thread: threading.Thread | None = None
         self._folder: Path | None = None
@@ -225,7 +232,7 @@ class EmbeddedServer:
     def _supervise(self) -> None:
         recent = 0
         try:
-            self._launch()
+            self._launch_with_patience()
             self._ready.set()
             started_s = time.monotonic()
             while (fault := self._watch()) is not None:
@@ -236,7 +243,7 @@ class EmbeddedServer:
                     )
                 self.on_event(f"{fault}; restarting the server")
                 self._end()
-                self._launch()
+                self._launch_with_patience()
                 started_s = time.monotonic()
                 self.restarts += 1
                 self.on_event("the server is ready again")
@@ -245,6 +252,20 @@ class EmbeddedServer:
         finally:
             self._end()
             self._ready.set()
+
+    def _launch_with_patience(self) -> None:
+        """Launch, again where the server or a worker crashes on the way: 2.51 rarely does, on busy machines."""
+        for tries_left in reversed(range(MAX_START_TRIES)):
+            try:
+                self._launch()
+            except _CrashedAtStart as crash:
+                if not tries_left:
+                    raise
+                self.on_event(f"{crash}; starting the server again")
+                self._end()
+                self.restarts += 1
+            else:
+                return
 
     def _launch(self) -> None:
         """Start the process and prove by an inference that it works."""
@@ -278,10 +299,13 @@ class EmbeddedServer:
         for error in prove_ready(self.address, deadline_s=deadline_s):
             if self._stopping.is_set():
                 return
-            if self._process.poll() is not None:
-                raise EmbeddedServerError(
-                    f"tritonserver ended with status {self._process.returncode}: {self._log_tail()}"
-                )
+            if (status := self._process.poll()) is not None:
+                kind = _CrashedAtStart if status < 0 else EmbeddedServerError
+                raise kind(f"tritonserver ended with status {status}: {self._log_tail()}")
+            self._workers |= _workers(self._process.pid)
+            for pid, model in self._workers.items():
+                if not _is_alive(pid):
+                    raise _CrashedAtStart(f"the worker of model `{model}` died while it started: {self._log_tail()}")
             if time.monotonic() > deadline_s:
                 raise EmbeddedServerError(
                     f"tritonserver was not ready within {self.start_timeout_s:g} s ({error}): {self._log_tail()}"
@@ -318,9 +342,6 @@ class EmbeddedServer:
         self._workers = {}
         self._process = None
         _sweep(self._prefix)
-
-    _workers: dict[int, str] = {}  # noqa: RUF012 - replaced, never changed
-    _prefix = SHARED_MEMORY_PREFIX
 
     def _log_tail(self) -> str:
         """The last lines of the log that speak of an error, for a message."""
@@ -359,14 +380,15 @@ def _free_ports(wanted: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _workers(server_pid: int) -> dict[int, str]:
-    """Process ids of the server's Python workers and the models they serve."""
+    """Process ids of the server's Python workers and the models they serve; without those that end meanwhile."""
     found = {}
     for children in Path(f"/proc/{server_pid}/task").glob("*/children"):
-        for pid in map(int, children.read_text().split()):
-            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            scripts = [Path(os.fsdecode(each)) for each in arguments if each.endswith(b"/model.py")]
-            if scripts:
-                found[pid] = scripts[0].parents[1].name
+        with contextlib.suppress(OSError):
+            for pid in map(int, children.read_text().split()):
+                arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                scripts = [Path(os.fsdecode(each)) for each in arguments if each.endswith(b"/model.py")]
+                if scripts:
+                    found[pid] = scripts[0].parents[1].name
     return found
 
 

