@@ -1,3 +1,5 @@
+import struct
+
 import av
 import numpy as np
 import pytest
@@ -63,6 +65,31 @@ def test_mirrored_pictures_are_turned_upright(tmp_path):
         output.mux([*stream.encode(frame), *stream.encode(None)])
     picture = first_picture(path)
     assert seen_corners(picture.scaled(80, 48)) == ["g", "r", "w", "b"]
+
+
+def with_exif(orientation):
+    """Gives a JPEG an EXIF block that states an orientation (1 to 8); PyAV has no name for such side data."""
+    entry = struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)
+    block = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 1) + entry + struct.pack(">I", 0)
+
+    def change(_, data):
+        return data[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + data[2:]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("orientation", "upright"),
+    [(1, ["r", "g", "b", "w"]), (3, ["w", "b", "g", "r"]), (6, ["b", "r", "w", "g"]), (8, ["g", "w", "r", "b"])],
+)
+def test_pictures_with_side_data_of_unknown_kind_are_turned_upright(tmp_path, orientation, upright):
+    path = write_corners(
+        tmp_path / "exif.nut", codec="mjpeg", pixel_format="yuvj420p", ticks_hz=25, change=with_exif(orientation)
+    )
+    with av.open(path) as container, pytest.raises(ValueError, match="not a valid Type"):
+        next(container.decode(video=0)).side_data  # noqa: B018 - reading it is what fails
+    picture = first_picture(path)
+    assert seen_corners(picture.scaled(picture.width_px, picture.height_px)) == upright
 
 
 def waves(number):

@@ -1,6 +1,7 @@
 import hashlib
 import itertools
-import tracemalloc
+import subprocess
+import sys
 
 import av
 import numpy as np
@@ -9,7 +10,7 @@ from clips import NUM_PICTURES, number_of, write_film
 
 import nasty_media
 from fv2es_pipelines.clip import MediaLimits, OpenClip, open_clip
-from fv2es_pipelines.video import PictureReader
+from fv2es_pipelines.video import PictureReader, _plan
 
 STEADY_S = [number / 25 for number in range(50)]  # fewer than 64: each picture is known by its stripes
 
@@ -194,14 +195,44 @@ def test_a_damaged_film_still_gives_its_sound_parts(tmp_path, write):
     assert errors > 0 or None in whole
 
 
-def test_memory_stays_flat(tmp_path):
-    """A minute of pictures costs no more than a few of them: what is not asked for is not kept."""
-    path = write_film(tmp_path / "long.mkv", [number / 25 for number in range(600)], size=(640, 360), gop=50)
-    data, frame_bytes = path.read_bytes(), 640 * 360 * 3
+PEAK_OF_READING = """
+import resource, sys
+import numpy as np
+from fv2es_pipelines.clip import open_clip
+from fv2es_pipelines.video import PictureReader
+
+data = open(sys.argv[1], "rb").read()
+for count in map(int, sys.argv[2:]):
     with open_clip(data) as clip:
-        tracemalloc.start()
-        for one in PictureReader(clip, np.arange(0, 24, 0.5), threads=1):
+        for one in PictureReader(clip, np.arange(count) * 0.5, threads=1):
             one.picture.scaled(64, 36)
-        _, peak_bytes = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-    assert peak_bytes < 4 * frame_bytes
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_stays_flat(tmp_path):
+    """What was handed on and dropped is freed at once: a hundred pictures, or ten times ten, peak like ten."""
+    path = write_film(tmp_path / "long.mkv", [number / 2 for number in range(100)], size=(1280, 720), gop=10)
+    command = [sys.executable, "-c", PEAK_OF_READING, path, *["10"] * 2, "100", *["10"] * 10]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    peaks_kib = [int(line) for line in lines]
+    assert max(peaks_kib) - peaks_kib[1] < 30 * 1024  # a decoded picture is 1.4 MB
+
+
+@pytest.mark.parametrize("ending", ["mkv", "mp4", "nut"])
+def test_packets_that_nobody_needs_are_not_decoded(tmp_path, ending):
+    intra = write_film(tmp_path / f"intra.{ending}", STEADY_S, codec="mjpeg", pixel_format="yuvj420p", ticks_hz=25)
+    assert plan_counts(intra, [0.5, 1.0]) == (48, 0, 2)
+    options = {"preset": "veryfast", "threads": "1", "bf": "2", "x264-params": "scenecut=0:keyint=25:min-keyint=25"}
+    predicted = write_film(tmp_path / f"predicted.{ending}", STEADY_S, options=options, ticks_hz=25)
+    skipped, _, shown = plan_counts(predicted, [1.2])
+    assert shown == 1
+    assert skipped >= 25  # the group before, and what follows
+
+
+def plan_counts(path, times_s):
+    """How many packets are left out, decoded for others, and decoded to be seen."""
+    with open_clip(path.read_bytes()) as clip:
+        stream = clip.video()
+        needs = _plan(stream, list(clip.packets(stream)), np.array(times_s)).needs
+    return tuple(int((needs == need).sum()) for need in (0, 1, 2))
