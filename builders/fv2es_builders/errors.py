@@ -28,6 +28,17 @@ class OutputBusy(BuildError):
         super().__init__(f"{output}: another build is writing here; wait for it, or choose another --output")
 
 
+class DiskFull(BuildError, OSError):
+    """There is no room for what is built. `folder` names where; nothing there looks complete."""
+
+    def __init__(self, folder: Path, *, free_bytes: int) -> None:
+        self.folder, self.free_bytes = folder, free_bytes
+        super().__init__(
+            f"{folder}: no space left on this disk ({free_bytes / 1e6:.0f} MB are free); make room, or name another disk by "
+            "--output or --cache. What was there before is unchanged or marked as incomplete"
+        )
+
+
 class ParityError(BuildError):
     """A built file does not reproduce the outputs of the modules it was made from.
 
