@@ -134,7 +134,9 @@ class Original:
         layer = 0
         while self.has(f"{name}.encoder.layers.{layer}"):
             here = f"{name}.encoder.layers.{layer}"
-            projected = x @ self.state[f"{here}.self_attn.in_proj_weight"].T + self.state[f"{here}.self_attn.in_proj_bias"]
+            projected = (
+                x @ self.state[f"{here}.self_attn.in_proj_weight"].T + self.state[f"{here}.self_attn.in_proj_bias"]
+            )
             mixed = torch.cat(list(self.each_head(*projected.chunk(3, dim=-1), self.heads.over_time)), dim=-1)
             x = self.norm(x + self.linear(mixed, f"{here}.self_attn.out_proj"), f"{here}.norm1", 1e-5)
             inner = self.linear(self.linear(x, f"{here}.linear1").relu(), f"{here}.linear2")

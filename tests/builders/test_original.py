@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from builders.checkpoints import published, trained_model
 from builders.original import Heads, Original
-
 from fv2es_builders.importing import model_from_checkpoint
 from fv2es_builders.presets import AcousticSize, Preset, TextSize, VggAcousticSize, preset_by_name
 
@@ -33,6 +33,15 @@ def small(tiny: Preset) -> Preset:
         temporal=replace(tiny.temporal, layers=2),
         text=TextSize(kind="albert", config=config),
     )
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Many small operations: where other processes share the cores, waiting for a second thread takes a hundred times longer."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def heads_of(preset: Preset) -> Heads:
