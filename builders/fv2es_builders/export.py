@@ -97,13 +97,13 @@ def fusion_spec(preset: Preset) -> GraphSpec:
 
 
 def served_parts(model: V2EM) -> list[tuple[nn.Module, nn.Module, GraphSpec]]:
-    """What is served of a model: (module to compare with, module to export, graph). The visual branch is exported folded."""
+    """What is served of a model: (module to compare with, module to export, graph). What holds batch norms is exported folded."""
     preset = model.preset
     visual = model.visual.eval()
     acoustic, text, fusion = model.acoustic.eval(), model.text.eval(), model.fusion.eval()
     return [
         (visual, visual.folded(), visual_spec(preset)),
-        (acoustic, acoustic, acoustic_spec(preset)),
+        (acoustic, acoustic.folded(), acoustic_spec(preset)),
         (text, text, text_spec(preset)),
         (fusion, fusion, fusion_spec(preset)),
     ]
