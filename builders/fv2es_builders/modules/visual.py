@@ -204,7 +204,8 @@ class VisualBranch(nn.Module):
         Returns:
             [F, dim] float32.
         """
-        pixels = faces.permute(0, 3, 1, 2).to(self.mean.dtype)  # [F, 3, 48, 48]
+        # Converted before it is transposed: TensorRT for RTX can't transpose uint8.
+        pixels = faces.to(self.mean.dtype).permute(0, 3, 1, 2)  # [F, 3, 48, 48]
         features: Tensor = self.trunk((pixels - self.mean) * self.scale)  # [F, channels, 3, 3]
         embedded: Tensor = self.head(features.flatten(1))  # [F, dim]
         return embedded
