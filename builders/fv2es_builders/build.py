@@ -1,30 +1,25 @@
-"""A preset to a repository that Triton can serve: export, proof, and all files into their places."""
+"""Weights to a repository that Triton can serve: graphs, their precision, proof, and all files into their places."""
 
+import dataclasses
+import errno
 import fcntl
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from fv2es_builders import assets
-from fv2es_builders.errors import BuildUsageError, OutputBusy
-from fv2es_builders.manifest import (
-    MANIFEST_PATH,
-    content_sha256,
-    inputs_sha256,
-    manifest_json,
-    read_current,
-    write_manifest,
-)
-from fv2es_builders.parity import ATOL, Figures, accept, case_from_module, onnx_runner
+from fv2es_builders.cache import Cache, Entry
+from fv2es_builders.errors import BuildUsageError, DiskFull, OutputBusy
+from fv2es_builders.graphs import GraphFacts, ModelSource, Report, make_graphs
+from fv2es_builders.manifest import MANIFEST_PATH, facts_sha256, manifest_json, read_current, write_manifest
 from fv2es_builders.presets import Preset
+from fv2es_builders.render import render_repository
 
-Report = Callable[[str], None]
-"""Takes one line about what is being done now."""
+_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,26 +29,20 @@ class BuildRequest:
     preset: Preset
     output: Path
     """The repository; weights are put beside the configuration that lies there."""
+    cache: Path
+    """Folder of what was built before, see `fv2es_builders.cache`."""
     seed: int = 0
-    """Of the untrained weights; >= 0."""
+    """Of untrained weights, where no checkpoint is given; >= 0."""
+    checkpoint: Path | None = None
+    """Trained weights, see `fv2es_builders.importing.model_from_checkpoint`."""
     tokenizer: Path | None = None
-    """Folder with a tokenizer.json; None: the one that the preset's package carries."""
+    """See `fv2es_builders.assets.tokenizer_file`; None: the one that the preset's package carries."""
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise BuildUsageError(f"seed {self.seed} must be >= 0; give another")
         if self.output.exists() and not self.output.is_dir():
             raise BuildUsageError(f"output {self.output} is a file; name a folder")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BuiltFile:
-    """One file of the repository, admitted."""
-
-    name: str
-    path: Path
-    duration_s: float
-    figures: Figures
+        if self.checkpoint is not None and self.seed:
+            raise BuildUsageError(f"seed {self.seed} is of untrained weights, but a checkpoint is given; leave one out")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,77 +50,105 @@ class BuildResult:
     """What a build did."""
 
     manifest: Mapping[str, Any]
-    built: tuple[BuiltFile, ...]
-    """The files that were made; none where everything was up to date."""
+    made: tuple[str, ...]
+    """Stages that were done now; none where everything was up to date."""
+    seconds: Mapping[str, float]
+    """How long each graph took when it was made, by its name."""
 
 
 def build(request: BuildRequest, report: Report = lambda _line: None) -> BuildResult:
-    """Build a repository's weights, or do nothing where they are up to date.
+    """Build a repository, or do nothing where it is up to date.
 
-    All files are made and proven in a staging folder, then moved into place; the manifest goes away first and comes back last. So a
-    build that is interrupted leaves either what was there before, or a repository without a manifest.
+    All files are made and proven in the cache, copied beside their places, then moved; the manifest goes away first and comes back
+    last. So a build that is interrupted leaves either what was there before, or a repository without a manifest.
 
     Args:
         request: what and where.
         report: told what is going on.
 
     Raises:
-        AssetError: weights or a tokenizer are missing.
+        AssetError, CheckpointError: weights or a tokenizer are missing or can't be used.
+        DiskFull: no room.
         OutputBusy: another build writes to the same folder.
-        ParityError: a file does not reproduce its modules; it stays in the staging folder for replay until the next build.
+        ParityError: a file does not reproduce what it was made from; it stays in the cache for replay until the next build.
     """
-    preset, output = request.preset, request.output
-    tokenizer = assets.tokenizer_file(preset.text, request.tokenizer)
-    taken = [tokenizer, *assets.weight_files(preset.text)]
-    with _locked(output):
-        inputs = inputs_sha256(preset, seed=request.seed, assets=taken)
-        current = read_current(output, inputs)
-        if current is not None:
-            report("up to date")
-            return BuildResult(manifest=current, built=())
-        staging = output / Path(MANIFEST_PATH).parent / ".build"  # Triton does not look into a model's version folder
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        weights, built = _build_files(request, tokenizer, staging, report)
-        files = {str(file.path.relative_to(staging)): file.path for file in built}
-        files["tokenizer/1/tokenizer.json"] = _copied(tokenizer, staging / "tokenizer/1/tokenizer.json")
-        manifest = manifest_json(
-            preset,
-            sha256=content_sha256(preset, weights=weights, tokenizer=tokenizer),
+    with _no_space_said(request.output, request.cache):
+        source = ModelSource(
+            preset=request.preset,
+            tokenizer=assets.tokenizer_file(request.preset.text, request.tokenizer),
             seed=request.seed,
-            inputs=inputs,
-            files=files,
-            figures={file.name: file.figures for file in built},
+            checkpoint=request.checkpoint,
         )
-        report("moving files into place")
-        place(files, manifest, output)
-        shutil.rmtree(staging)
-    placed = tuple(
-        BuiltFile(
-            name=file.name,
-            path=output / file.path.relative_to(staging),
-            duration_s=file.duration_s,
-            figures=file.figures,
-        )
-        for file in built
+        with _locked(request.output):
+            return _build(request, source, report)
+
+
+def _build(request: BuildRequest, source: ModelSource, report: Report) -> BuildResult:
+    graphs_key = source.key()
+    engines_key = facts_sha256({"graphs": graphs_key, **request.engine_facts()})
+    inputs = facts_sha256({"engines": engines_key, "server_version": request.server_version})
+    current = read_current(request.output, inputs)
+    if current is not None:
+        report("up to date")
+        return BuildResult(manifest=current, made=(), seconds={})
+    cache = Cache(request.cache)
+    graphs = cache.entry(graphs_key, lambda folder: dataclasses.asdict(make_graphs(source, folder, report)))
+    facts = GraphFacts(**graphs.facts)
+    entries = {"graphs": graphs}
+    if request.precision != "fp32":
+        entries["engines"] = cache.entry(engines_key, lambda folder: make_engines(request, graphs.paths(), folder, report))
+    for stage, entry in entries.items():
+        if not entry.made_now:
+            report(f"{stage}: taken from the cache")
+    files, digests = {}, {}
+    for entry in entries.values():  # an engine in its final precision stands for the float32 one
+        files |= entry.paths()
+        digests |= entry.files
+    manifest = manifest_json(
+        facts,
+        profile=request.profile,
+        precision=request.precision,
+        server_version=request.server_version,
+        engines=entries["engines"].facts if "engines" in entries else {},
+        inputs=inputs,
+        files=digests,
     )
-    return BuildResult(manifest=manifest, built=placed)
+    report("moving files into place")
+    place(files, manifest, request.output, render=lambda folder: render_repository(folder))
+    seconds = dict(facts.seconds) if graphs.made_now else {}
+    return BuildResult(
+        manifest=manifest, made=tuple(name for name, entry in entries.items() if entry.made_now), seconds=seconds
+    )
 
 
-def place(files: Mapping[str, Path], manifest: Mapping[str, Any], output: Path) -> None:
-    """Move finished files into a repository, so that it has a manifest only while all of its files belong together.
+def place(
+    files: Mapping[str, Path], manifest: Mapping[str, Any], output: Path, *, render: Callable[[Path], object]
+) -> None:
+    """Put finished files into a repository, so that it has a manifest only while all of its files belong together.
 
     Args:
-        files: by their path in the repository, on the same file system.
+        files: by their path in the repository; they are copied.
         manifest: of these files.
         output: the repository; files of the same names are replaced, others stay.
+        render: writes configurations and adapters into the repository.
     """
-    (output / MANIFEST_PATH).unlink(missing_ok=True)
-    for name, path in files.items():
-        target = output / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(target)
-    write_manifest(output, manifest)
+    # Triton takes any other folder of a repository for a model, but does not look into a model's version folder.
+    staging = output / Path(MANIFEST_PATH).parent / ".build"
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        for name, path in files.items():
+            copy = staging / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+        (output / MANIFEST_PATH).unlink(missing_ok=True)
+        render(output)
+        for name in files:
+            target = output / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (staging / name).replace(target)
+        write_manifest(output, manifest)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextmanager
@@ -149,52 +166,14 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _copied(source: Path, target: Path) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
-    return target
-
-
-def _build_files(request: BuildRequest, tokenizer: Path, staging: Path, report: Report) -> tuple[str, list[BuiltFile]]:
-    """Export and prove all graphs; the hash of the model's weights and the files."""
-    report("loading PyTorch")
-    from fv2es_builders.cases import parity_inputs
-    from fv2es_builders.export import onnx_from_module, served_parts
-    from fv2es_builders.modules.model import seeded_model, weights_sha256
-
-    preset = request.preset
-    text = assets.load_tokenizer(tokenizer, vocabulary=int(preset.text.config["vocab_size"]))
-    report(f"making untrained weights of {preset.name} from seed {request.seed}")
-    model = seeded_model(preset, request.seed, assets.encoder_weights(preset.text))
-    cases = parity_inputs(model, text, seed=request.seed)
-    weights = weights_sha256(model)
-    built: list[BuiltFile] = []
-    for reference, module, spec in served_parts(model):
-        report(f"exporting {spec.name}")
-        started = time.perf_counter()
-        path = staging / spec.name / "1" / "model.onnx"
-        onnx_from_module(module, spec, path, metadata={"fv2es.preset": preset.name, "fv2es.weights": weights})
-        expected = [case_from_module(name, reference, inputs, spec.outputs) for name, inputs in cases[spec.name]]
-        figures = accept(path, onnx_runner(path), cases=expected, atol=ATOL["export"])
-        built.append(BuiltFile(name=spec.name, path=path, duration_s=time.perf_counter() - started, figures=figures))
-    report("exporting the face detector")
-    return weights, [*built, *_build_detector(staging, seed=request.seed)]
-
-
-def _build_detector(staging: Path, *, seed: int) -> list[BuiltFile]:
-    from fv2es_builders.detector import NETS, DetectorNet, onnx_from_detector, parity_inputs
-    from fv2es_builders.golden import load_golden
-
-    pictures = load_golden().faces
-    built = []
-    for name in NETS:
-        started = time.perf_counter()
-        path = onnx_from_detector(name, staging / "faces" / "1" / f"{name}.onnx")
-        net = DetectorNet(name).eval()
-        cases = [
-            case_from_module(case, net, inputs, ("probability", "offsets"))
-            for case, inputs in parity_inputs(name, seed=seed, pictures=list(pictures))
-        ]
-        figures = accept(path, onnx_runner(path), cases=cases, atol=ATOL["detector"])
-        built.append(BuiltFile(name=name, path=path, duration_s=time.perf_counter() - started, figures=figures))
-    return built
+@contextmanager
+def _no_space_said(*folders: Path) -> Iterator[None]:
+    """Turn the system's error of a full disk into one that names the folder with the least room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        rooms = {folder: shutil.disk_usage(folder).free for folder in folders if folder.is_dir()}
+        fullest = min(rooms, key=rooms.__getitem__)
+        raise DiskFull(fullest, free_bytes=rooms[fullest]) from error

@@ -34,7 +34,7 @@ class OutputBusy(BuildError):
         super().__init__(f"{output}: another build is writing here; wait for it, or choose another --output")
 
 
-class DiskFull(BuildError, OSError):
+class DiskFull(BuildError):
     """There is no room for what is built. `folder` names where; nothing there looks complete."""
 
     def __init__(self, folder: Path, *, free_bytes: int) -> None:

@@ -3,8 +3,8 @@
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +15,9 @@ from fv2es_builders.parity import ATOL, Figures, accept, case_from_module, onnx_
 from fv2es_builders.presets import Preset
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fv2es_builders.detector import NetName
     from fv2es_builders.modules.model import V2EM
 
 ENGINES: Final = ("visual", "acoustic", "text", "fusion")
@@ -115,7 +118,7 @@ def make_graphs(source: ModelSource, folder: Path, report: Report) -> GraphFacts
         parity[spec.name] = accept(path, onnx_runner(path), cases=expected, atol=ATOL["export"])
         seconds[spec.name] = time.perf_counter() - started
     report("exporting the face detector")
-    for name, path, figures, duration_s in _detector_files(loaded, folder, seed=source.seed):
+    for name, figures, duration_s in _detector_files(loaded, folder, seed=source.seed):
         parity[name], seconds[name] = figures, duration_s
     target = folder / TOKENIZER_PATH
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -127,3 +130,56 @@ def make_graphs(source: ModelSource, folder: Path, report: Report) -> GraphFacts
         parity={name: dataclasses.asdict(figures) for name, figures in parity.items()},
         seconds=seconds,
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Loaded:
+    """A model with what belongs to it."""
+
+    model: "V2EM"
+    detector: "Mapping[NetName, Sequence[NDArray[Any]]] | None" = None
+    """The face detector's weights; None: those of the package mtcnn."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What an import found out, for the manifest."""
+
+
+def _load(source: ModelSource, report: Report) -> _Loaded:
+    if source.checkpoint is None:
+        from fv2es_builders.modules.model import seeded_model
+
+        report(f"making untrained weights of {source.preset.name} from seed {source.seed}")
+        return _Loaded(model=seeded_model(source.preset, source.seed, assets.encoder_weights(source.preset.text)))
+    from fv2es_builders.importing import model_from_checkpoint
+
+    report(f"importing {source.checkpoint.name}")
+    imported = model_from_checkpoint(source.checkpoint, source.preset)
+    report(
+        f"{imported.architecture} in {imported.form} form: {imported.num_used} keys used, {len(imported.ignored)} ignored, "
+        f"face detector from {'the package mtcnn' if imported.detector is None else 'the checkpoint'}"
+    )
+    facts = {
+        "architecture": imported.architecture,
+        "form": imported.form,
+        "num_keys_used": imported.num_used,
+        "ignored_keys": dict(imported.ignored),
+        "detector": "package mtcnn" if imported.detector is None else "checkpoint",
+    }
+    return _Loaded(model=imported.model, detector=imported.detector, facts=facts)
+
+
+def _detector_files(loaded: _Loaded, folder: Path, *, seed: int) -> Iterator[tuple[str, Figures, float]]:
+    """Write and prove the face detector's nets; name, differences and seconds of each."""
+    from fv2es_builders.detector import NETS, DetectorNet, onnx_from_detector, parity_inputs
+    from fv2es_builders.golden import load_golden
+
+    pictures = list(load_golden().faces)
+    for name in NETS:
+        started = time.perf_counter()
+        arrays = loaded.detector[name] if loaded.detector else None
+        path = onnx_from_detector(name, folder / "faces" / "1" / f"{name}.onnx", arrays)
+        net = DetectorNet(name, arrays).eval()
+        cases = [
+            case_from_module(case, net, inputs, ("probability", "offsets"))
+            for case, inputs in parity_inputs(name, seed=seed, pictures=pictures)
+        ]
+        yield name, accept(path, onnx_runner(path), cases=cases, atol=ATOL["detector"]), time.perf_counter() - started
