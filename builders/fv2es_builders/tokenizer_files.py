@@ -80,7 +80,8 @@ def tokenizer_from_hub(name: str, *, kind: str) -> Path:
     except (OSError, ValueError) as error:  # what the library raises about repositories and names
         first_line = str(error).partition("\n")[0]
         raise AssetError(
-            name, f"the model hub gave no tokenizer ({first_line}); give a folder that holds {TOKENIZER}"
+            name,
+            f"there is no such folder, and the model hub gave no tokenizer ({first_line}); give a folder that holds {TOKENIZER}",
         ) from error
     raise AssetError(name, f"this repository holds no {TOKENIZER} (nor ALBERT's {SENTENCEPIECE}); name one that does")
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -25,10 +26,11 @@ from fv2es_builders.errors import (
     UnreadableCheckpoint,
     UnsafeCheckpoint,
 )
+from fv2es_builders.export import onnx_from_module, served_parts
 from fv2es_builders.importing import model_from_checkpoint
 from fv2es_builders.modules.model import MME2E, V2EM, empty_model
 from fv2es_builders.modules.visual import RepVGGBlock, fold_blocks
-from fv2es_builders.parity import onnx_runner
+from fv2es_builders.parity import ATOL, accept, case_from_module, onnx_runner
 from fv2es_builders.presets import (
     ALBERT_BASE_V2,
     AcousticSize,
@@ -232,6 +234,22 @@ def test_mme2e(tiny, saved, golden):
         assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
         torch.testing.assert_close(folded(pieces), expected, rtol=1e-5, atol=1e-4)
         assert same(found.model, trained)  # folding made a copy
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_mme2e_as_onnx(tiny, tmp_path, golden, part):
+    """Takes the tensors that are served, and agrees."""
+    model = trained_model(
+        replace(tiny, acoustic=VggAcousticSize(stem_channels=3, stage_channels=((4, 4), (5,)), hidden=8))
+    )
+    reference, module, spec = served_parts(model)[part]
+    path = onnx_from_module(module, spec, tmp_path / "model.onnx")
+    assert not {"BatchNormalization"} & {node.op_type for node in onnx.load(path).graph.node}
+    inputs = {"FACES": golden.faces} if spec.name == "visual" else {"PIECES": golden.pieces}
+    figures = accept(
+        path, onnx_runner(path), cases=[case_from_module("real", reference, inputs, spec.outputs)], atol=ATOL["export"]
+    )
+    assert figures.max_abs > 0
 
 
 def test_heads_that_no_rule_gives(tiny, saved):
