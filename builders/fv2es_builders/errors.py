@@ -59,3 +59,11 @@ class ShapeMismatch(ParityError):
             f"{candidate.name}: {output} has shape {list(found)} on {case} inputs, expected {list(expected)}; "
             f"the file was not admitted, replay it from {candidate}",
         )
+
+
+class CalibrationError(BuildError):
+    """The inputs from which ranges are to be taken don't serve. `graph` names the graph they are for."""
+
+    def __init__(self, graph: str, problem: str) -> None:
+        self.graph = graph
+        super().__init__(f"calibration of {graph}: {problem}")
