@@ -172,3 +172,11 @@ class LabelMismatch(CheckpointError):
 
 class UnknownSize(CheckpointError):
     """A size can't be read from the tensors' shapes, and no rule gives it."""
+
+
+class CalibrationError(BuildError):
+    """The inputs from which ranges are to be taken don't serve. `graph` names the graph they are for."""
+
+    def __init__(self, graph: str, problem: str) -> None:
+        self.graph = graph
+        super().__init__(f"calibration of {graph}: {problem}")

@@ -10,6 +10,7 @@ import numpy as np
 from fv2es_builders.errors import ParityError, ShapeMismatch
 
 if TYPE_CHECKING:
+    import onnx
     from numpy.typing import NDArray
     from torch import nn
 
@@ -83,11 +84,17 @@ def accept(candidate: Path, run: Callable[[Arrays], Arrays], *, cases: Sequence[
 
 def onnx_runner(path: Path, *, num_threads: int = 2) -> Callable[[Arrays], Arrays]:
     """A function that executes an ONNX file on the CPU with ONNX Runtime."""
+    return session_of(str(path), num_threads=num_threads)
+
+
+def session_of(model: "str | onnx.ModelProto", *, num_threads: int = 2) -> Callable[[Arrays], Arrays]:
+    """A function that executes a graph, from a file or from memory, on the CPU with ONNX Runtime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    source = model if isinstance(model, str) else model.SerializeToString()
+    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
     def run(inputs: Arrays) -> Arrays:
