@@ -5,17 +5,18 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from fv2es_builders import assets
-from fv2es_builders.cache import Cache, Entry
+from fv2es_builders.cache import Cache
 from fv2es_builders.errors import BuildUsageError, DiskFull, OutputBusy
 from fv2es_builders.graphs import GraphFacts, ModelSource, Report, make_graphs
 from fv2es_builders.manifest import MANIFEST_PATH, facts_sha256, manifest_json, read_current, write_manifest
+from fv2es_builders.precision import Precision, Profile
 from fv2es_builders.presets import Preset
 from fv2es_builders.render import render_repository
 
@@ -37,12 +38,26 @@ class BuildRequest:
     """Trained weights, see `fv2es_builders.importing.model_from_checkpoint`."""
     tokenizer: Path | None = None
     """See `fv2es_builders.assets.tokenizer_file`; None: the one that the preset's package carries."""
+    profile: Profile = "cpu"
+    precision: Precision = "fp32"
+    server_version: str | None = None
+    """Triton that will serve the `gpu` profile; None: see `fv2es_builders.render`."""
+    calibration: tuple[Path, ...] = ()
+    """Films from which INT8 takes its ranges, besides the built-in input."""
 
     def __post_init__(self) -> None:
         if self.output.exists() and not self.output.is_dir():
             raise BuildUsageError(f"output {self.output} is a file; name a folder")
         if self.checkpoint is not None and self.seed:
             raise BuildUsageError(f"seed {self.seed} is of untrained weights, but a checkpoint is given; leave one out")
+
+    def engine_facts(self) -> dict[str, Any]:
+        """What engines depend on besides the graphs that they are made of."""
+        return {
+            "profile": self.profile,
+            "precision": self.precision,
+            "calibration": [assets.file_sha256(path) for path in self.calibration],
+        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +111,9 @@ def _build(request: BuildRequest, source: ModelSource, report: Report) -> BuildR
     facts = GraphFacts(**graphs.facts)
     entries = {"graphs": graphs}
     if request.precision != "fp32":
-        entries["engines"] = cache.entry(engines_key, lambda folder: make_engines(request, graphs.paths(), folder, report))
+        entries["engines"] = cache.entry(
+            engines_key, lambda folder: make_engines(request, graphs.paths(), folder, report)
+        )
     for stage, entry in entries.items():
         if not entry.made_now:
             report(f"{stage}: taken from the cache")

@@ -66,7 +66,9 @@ class Cache:
         part.mkdir(parents=True)
         try:
             facts = make(part)
-            files = {str(path.relative_to(part)): file_sha256(path) for path in sorted(part.rglob("*")) if path.is_file()}
+            files = {
+                str(path.relative_to(part)): file_sha256(path) for path in sorted(part.rglob("*")) if path.is_file()
+            }
             (part / _LISTING).write_text(json.dumps({"files": files, "facts": facts}), encoding="utf-8")
             self._publish(part, key)
         except BuildError:

@@ -33,7 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     weights.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="trained weights of V2EM or MME2E: .pt, .pth or .safetensors"
     )
-    weights.add_argument("--seed", type=int, default=0, help="of untrained weights, without --checkpoint (default: %(default)s)")
+    weights.add_argument(
+        "--seed", type=int, default=0, help="of untrained weights, without --checkpoint (default: %(default)s)"
+    )
     weights.add_argument(
         "--labels", metavar="A,B,...", help="what the checkpoint's outputs mean, in their order (default: the preset's)"
     )
@@ -46,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     target = parser.add_argument_group("what to make of it")
     target.add_argument("--profile", choices=PROFILES, default="cpu", help="who serves it (default: %(default)s)")
     target.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the engines (default: %(default)s)")
-    target.add_argument("--server-version", metavar="N.N", help="Triton that will serve the gpu profile (default: the newest known)")
+    target.add_argument(
+        "--server-version", metavar="N.N", help="Triton that will serve the gpu profile (default: the newest known)"
+    )
     target.add_argument(
         "--calibration",
         type=Path,
@@ -57,7 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     target.add_argument("--output", type=Path, required=True, metavar="DIR", help="the repository to fill")
     target.add_argument(
-        "--cache", type=Path, metavar="DIR", help="where builds are kept (default: FV2ES_CACHE, or the user's cache folder)"
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="where builds are kept (default: FV2ES_CACHE, or the user's cache folder)",
     )
     return parser
 
@@ -83,7 +90,9 @@ def _relabelled(preset: Preset, labels: str | None) -> Preset:
         return preset
     names = tuple(name.strip() for name in labels.split(","))
     if len(set(names)) != len(names) or not all(names):
-        raise BuildUsageError(f"labels {labels!r} must be different names with commas between them; write them as a,b,c")
+        raise BuildUsageError(
+            f"labels {labels!r} must be different names with commas between them; write them as a,b,c"
+        )
     return dataclasses.replace(preset, labels=names, pos_weight=(1.0,) * len(names))
 
 

@@ -50,13 +50,22 @@ def content_sha256(preset: Preset, *, weights: str, tokenizer: Path) -> str:
 
 
 def manifest_json(
-    graphs: "GraphFacts", *, profile: str, precision: str, server_version: str, engines: Mapping[str, Any], inputs: str, files: Mapping[str, str]
+    graphs: "GraphFacts",
+    *,
+    profile: str,
+    precision: str,
+    server_version: str,
+    engines: Mapping[str, Any],
+    inputs: str,
+    files: Mapping[str, str],
 ) -> dict[str, Any]:
     """The manifest as plain data.
 
     Args:
         graphs: what is known of the float32 graphs.
-        profile, precision, server_version: of the repository.
+        profile: of the repository.
+        precision: of the engines.
+        server_version: Triton that the configuration is for.
         engines: measured differences and kept nodes of the graphs in their final precision, by name; empty: they are the float32 ones.
         inputs: the hash of all that the build depends on.
         files: sha256 of the built files by their path in the repository.

@@ -241,7 +241,3 @@ class AcousticBranch(nn.Module):
         features: Tensor = self.trunk(pieces)  # [P, last dim, 8, 8]
         embedded: Tensor = self.head(features.flatten(1))  # [P, dim]
         return embedded
-
-    def folded(self) -> "AcousticBranch":
-        """The branch for serving: itself, there is no batch norm to fold."""
-        return self
