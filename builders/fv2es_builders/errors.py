@@ -180,3 +180,106 @@ class CalibrationError(BuildError):
     def __init__(self, graph: str, problem: str) -> None:
         self.graph = graph
         super().__init__(f"calibration of {graph}: {problem}")
+
+
+class TensorRtMissing(BuildError):
+    """A TensorRT that is needed can't be imported here, or is too old. `flavour` names it, `found` is its version if there is one."""
+
+    def __init__(self, flavour: str, *, found: str | None = None, remedy: str) -> None:
+        self.flavour, self.found = flavour, found
+        super().__init__(f"{flavour} {f'is {found}' if found else 'is not installed'}; {remedy}")
+
+
+class GpuMissing(BuildError):
+    """There is no NVIDIA GPU that can be used. `reason` says what failed."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(
+            f"no usable NVIDIA GPU ({reason}); run this on a machine with one and its driver, in a container with `--gpus all`"
+        )
+
+
+class GpuUnsupported(BuildError):
+    """A TensorRT has no code for this GPU."""
+
+    def __init__(self, flavour: str, *, compute_capability: str, remedy: str) -> None:
+        self.flavour, self.compute_capability = flavour, compute_capability
+        super().__init__(f"{flavour} does not support compute capability {compute_capability}; {remedy}")
+
+
+class CudaError(BuildError):
+    """A call of the CUDA driver failed. `call` names it, `status` is the driver's number."""
+
+    def __init__(self, call: str, status: int) -> None:
+        self.call, self.status = call, status
+        super().__init__(f"{call} failed with CUDA error {status}; see the driver's log (dmesg) and nvidia-smi")
+
+
+class GraphRefused(BuildError):
+    """TensorRT's parser does not take an ONNX file. `node` and `operator` name the node, empty if the file as a whole is wrong."""
+
+    def __init__(self, source: Path, *, node: str, operator: str, reason: str) -> None:
+        self.source, self.node, self.operator, self.reason = source, node, operator, reason
+        where = f"node {node!r} ({operator})" if node or operator else "the file"
+        super().__init__(
+            f"{source}: TensorRT refuses {where}: {reason}; give an ONNX file that `fv2es build` exported, or change the module that makes this node"
+        )
+
+
+class ProfileError(BuildUsageError):
+    """Shapes that a plan is asked to serve don't fit the graph. `tensor` names the input."""
+
+    def __init__(self, tensor: str, message: str) -> None:
+        self.tensor = tensor
+        super().__init__(f"profile of {tensor}: {message}")
+
+
+class PlanFailed(BuildError):
+    """TensorRT's builder gave no plan for a graph that its parser took."""
+
+    def __init__(self, source: Path, *, reason: str) -> None:
+        self.source, self.reason = source, reason
+        super().__init__(
+            f"{source}: TensorRT built no plan: {reason}; give it more workspace or smaller largest shapes"
+        )
+
+
+class PlanUnwritten(BuildError):
+    """A built plan could not be written. Nothing is left at `target`."""
+
+    def __init__(self, target: Path, *, reason: str) -> None:
+        self.target, self.reason = target, reason
+        super().__init__(f"{target}: the plan can't be written ({reason}); make room or name another folder")
+
+
+class PlanDamaged(BuildError):
+    """A plan's file is not the one that was built: truncated, changed, or no plan at all."""
+
+    def __init__(self, plan: Path, *, reason: str) -> None:
+        self.plan, self.reason = plan, reason
+        super().__init__(f"{plan}: damaged ({reason}); build it anew")
+
+
+class PlanForeign(BuildError):
+    """A plan was made by another TensorRT or for another GPU than those of this machine."""
+
+    def __init__(self, plan: Path, *, built: str, here: str) -> None:
+        self.plan, self.built, self.here = plan, built, here
+        super().__init__(f"{plan}: was built {built}, here is {here}; build it anew on this machine")
+
+
+class PlanRefused(BuildError):
+    """TensorRT does not load or run a plan, for a reason of its own."""
+
+    def __init__(self, plan: Path, *, reason: str) -> None:
+        self.plan, self.reason = plan, reason
+        super().__init__(f"{plan}: TensorRT refuses it: {reason}; build it anew on this machine")
+
+
+class WrongOnGpu(BuildError):
+    """Engines or the decoder disagree with their references on this machine's GPU. `failures` has a line for each."""
+
+    def __init__(self, failures: Sequence[str]) -> None:
+        self.failures = tuple(failures)
+        super().__init__(f"{len(self.failures)} checks failed: {'; '.join(self.failures)}")

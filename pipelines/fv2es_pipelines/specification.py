@@ -140,6 +140,17 @@ _FUSED = (LOGITS, PROBABILITIES, MODALITY_LOGITS, PRESENT)
 MAX_ROWS = 1024
 """Most faces or pieces that one request may hold, and that Triton merges: 400 s of sound."""
 
+AXIS_RANGES: Mapping[str, tuple[int, int, int]] = {
+    "U": (1, 8, 512),
+    "N": (1, 20, 240),
+    "M": (1, 25, 301),
+    "L": (1, 24, constants.MAX_TOKENS),
+    "F": (1, 64, MAX_ROWS),
+    "P": (1, 64, MAX_ROWS),
+}
+"""Lengths of each axis that an engine is built for: least, usual, most. Utterances of 10 s are usual, of 120 s the longest;
+the most of U, N and M follow from the limits on a clip (`MediaLimits`)."""
+
 MODELS: tuple[Model, ...] = (
     Model(
         name="faces",
