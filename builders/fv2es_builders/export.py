@@ -97,7 +97,7 @@ def fusion_spec(preset: Preset) -> GraphSpec:
 
 
 def served_parts(model: V2EM) -> list[tuple[nn.Module, nn.Module, GraphSpec]]:
-    """What is served of a model: (module to compare with, module to export, graph). What holds batch norms is exported folded."""
+    """What is served of a model: (module to compare with, module to export, graph). Visual and acoustic branch are exported folded."""
     preset = model.preset
     visual = model.visual.eval()
     acoustic, text, fusion = model.acoustic.eval(), model.text.eval(), model.fusion.eval()

@@ -188,6 +188,10 @@ class AcousticBranch(nn.Module):
         super().__init__()
         self.trunk, self.head = trunk, head
 
+    def folded(self) -> "AcousticBranch":
+        """The branch for serving: itself, there is no batch norm to fold."""
+        return self
+
     def forward(self, pieces: Tensor) -> Tensor:
         """Features of each piece.
 
@@ -200,7 +204,3 @@ class AcousticBranch(nn.Module):
         features: Tensor = self.trunk(pieces)  # [P, last dim, 8, 8]
         embedded: Tensor = self.head(features.flatten(1))  # [P, dim]
         return embedded
-
-    def folded(self) -> "AcousticBranch":
-        """The branch for serving: itself, there is no batch norm to fold."""
-        return self
