@@ -83,7 +83,10 @@ def tokenizer_file(size: TextSize, source: Path | None) -> Path:
     if not source.is_dir() and not source.exists() and tokenizer_files.is_hub_name(source):
         return tokenizer_files.tokenizer_from_hub(source.as_posix(), kind=size.kind)
     if not source.is_dir():
-        raise AssetError(str(source), "this folder does not exist and holds no tokenizer.json; name one that does")
+        raise AssetError(
+            str(source),
+            "this folder does not exist and holds no tokenizer.json; name one that does, or a model hub's organisation/name",
+        )
     return tokenizer_files.tokenizer_in(source, kind=size.kind)
 
 

@@ -158,8 +158,15 @@ def _checked(state_dict: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     tensors = {
         name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor for name, tensor in state_dict.items()
     }
-    broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    broken = [name for name, tensor in tensors.items() if not _finite(tensor)]
     if broken:
         remedy = "take a checkpoint from before the training went wrong"
         raise CheckpointValues(path, keys=broken, what="NaN or infinity (in float32)", remedy=remedy)
     return tensors
+
+
+def _finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    least, greatest = tensor.aminmax()  # NaN wins both; several times faster than looking at every value
+    return bool(least.isfinite() and greatest.isfinite())
