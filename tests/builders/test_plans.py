@@ -16,6 +16,7 @@ from fv2es_builders.errors import (
     BuildError,
     GpuMissing,
     GraphRefused,
+    PlanFailed,
     PlanUnwritten,
     ProfileError,
     TensorRtMissing,
@@ -177,6 +178,14 @@ def test_full_disk(built, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [PLAN_NAME]
 
 
+def test_too_little_workspace(built, tmp_path):
+    with pytest.raises(
+        PlanFailed, match="TensorRT built no plan: .+; give it more workspace or smaller largest shapes"
+    ):
+        built("acoustic", workspace_bytes=1000)
+    assert not (tmp_path / "acoustic").exists()
+
+
 def test_float32_stays_float32(built, tmp_path, monkeypatch):
     """TF32 would cut products of float32 to 10 bits; the builder has it on unless it is told."""
     flags = []
@@ -207,14 +216,16 @@ def test_flavours():
 
 def test_old_tensorrt(monkeypatch):
     monkeypatch.setitem(OLDEST, "tensorrt_rtx", (99, 0))
-    with pytest.raises(TensorRtMissing, match=r"tensorrt_rtx is 1\.7.*; install it, 99.0 or newer"):
+    with pytest.raises(TensorRtMissing, match=r"tensorrt_rtx is 1\.7.*; install 99.0 or newer"):
         tensorrt("tensorrt_rtx")
 
 
 def test_absent_tensorrt(built):
     if "tensorrt" in available_flavours():
         pytest.skip("TensorRT itself is here")
-    with pytest.raises(TensorRtMissing, match="tensorrt is not installed; use NGC's Triton image") as caught:
+    with pytest.raises(
+        TensorRtMissing, match="tensorrt is not installed; install the one that the server has"
+    ) as caught:
         built("visual", flavour="tensorrt")
     assert isinstance(caught.value, BuildError)
 
