@@ -76,7 +76,7 @@ def decode_speed(data: bytes, *, device: Device, num_runs: int = 5) -> dict[str,
         from PyAV's pictures in levels of 255.
     """
     decode_graph, frame_index = (importlib.import_module(name) for name in _GRAPH)
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     height_px, width_px = shown[0].shape[:2]
     length_s = len(shown) / _RATE_HZ

@@ -180,7 +180,7 @@ def test_full_disk(built, tmp_path):
 
 def test_too_little_workspace(built, tmp_path):
     with pytest.raises(
-        PlanFailed, match="TensorRT built no plan: .+; give it more workspace or smaller largest shapes"
+        PlanFailed, match=r"TensorRT built no plan: .+; give it more workspace or smaller largest shapes"
     ):
         built("acoustic", workspace_bytes=1000)
     assert not (tmp_path / "acoustic").exists()
