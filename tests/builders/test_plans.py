@@ -21,6 +21,7 @@ from fv2es_builders.errors import (
     ProfileError,
     TensorRtMissing,
 )
+from fv2es_builders.gpu_speed import parity_inputs
 from fv2es_builders.plans import (
     FLAVOURS,
     OLDEST,
@@ -78,6 +79,17 @@ def test_plans(built, tiny_graphs, tmp_path, model):
     assert facts.compute_capabilities == RTX_CAPABILITIES
     assert facts.gpu is None
     assert 0 < facts.duration_s < 60
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
+@pytest.mark.parametrize("model", MODELS)
+def test_plans_in_less_precision(built, tiny, tiny_graphs, tmp_path, model, precision):
+    """The types of the graph are the plan's: what `precision.convert` writes is taken as it is."""
+    convert = pytest.importorskip("fv2es_builders.precision").convert
+    source = tmp_path / "model.onnx"
+    calibration = [arrays for _, arrays in parity_inputs(model, tiny)]
+    convert(tiny_graphs[model], source, model=model, precision=precision, calibration=calibration, profile="gpu")
+    assert built(model, source=source).num_bytes > 0
 
 
 def test_profiles():
