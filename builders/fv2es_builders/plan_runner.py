@@ -1,5 +1,6 @@
 """Runs a TensorRT plan on this machine's GPU, arrays in and arrays out, and measures it."""
 
+import dataclasses
 import hashlib
 import time
 from collections.abc import Mapping
@@ -42,13 +43,14 @@ class Speed:
     """From the median of `device_ms`."""
 
 
-def check_plan(plan: Path, data: bytes, facts: PlanFacts) -> None:
+def check_plan(plan: Path, data: bytes, facts: PlanFacts, machine: Machine | None = None) -> None:
     """See that a plan is the one that was built, and was built for this machine.
 
     Args:
         plan: its file, for messages.
         data: the file's content.
         facts: what was recorded when it was built.
+        machine: what to compare with; None: this one.
 
     Raises:
         PlanDamaged: it was truncated or changed.
@@ -59,16 +61,11 @@ def check_plan(plan: Path, data: bytes, facts: PlanFacts) -> None:
         raise PlanDamaged(plan, reason=f"{len(data)} bytes instead of {facts.num_bytes}")
     if hashlib.sha256(data).hexdigest() != facts.sha256:
         raise PlanDamaged(plan, reason="its sha256 is not the recorded one")
-    here = Machine(
+    here = machine or Machine(
         tensorrt_version=tensorrt_version(facts.flavour) or "none", compute_capability=find_gpu().compute_capability
     )
-    recorded = {
-        "flavour": facts.flavour,
-        "tensorrt_version": facts.tensorrt_version,
-        "compute_capabilities": facts.compute_capabilities,
-    }
     try:
-        check_machine(facts.model, recorded, here)
+        check_machine(facts.model, dataclasses.asdict(facts), here)
     except PlanMismatch as error:
         raise PlanForeign(plan, built=error.built, here=error.here) from error
 

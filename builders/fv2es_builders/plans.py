@@ -41,8 +41,8 @@ RTX_CAPABILITIES: Final = ("8.0", "8.6", "8.9", "12.0", "12.1")
 """Compute capabilities that a plan of TensorRT for RTX runs on by default. Source: `ComputeCapability` of its version 1.7 and its
 documentation; 9.0 and 10.0, the data centre's Hopper and Blackwell, are not among them."""
 
-WORKSPACE_BYTES: Final = 4 * 2**30
-"""Most memory that one kernel may take for itself."""
+WORKSPACE_BYTES: Final = 8 * 2**30
+"""Most memory for intermediate tensors and kernels. The paper's acoustic branch takes 4.7 GB for 1024 pieces at once, in FP32."""
 
 OLDEST: Final[Mapping[Flavour, tuple[int, int]]] = {"tensorrt": (10, 12), "tensorrt_rtx": (1, 4)}
 """Oldest versions that are accepted."""
@@ -105,8 +105,8 @@ def tensorrt(flavour: Flavour) -> Any:
     """
     oldest = ".".join(map(str, OLDEST[flavour]))
     remedy = {
-        "tensorrt": f"use NGC's Triton image, which holds it, or install TensorRT {oldest} or newer",
-        "tensorrt_rtx": f"install it, {oldest} or newer: pip install tensorrt-rtx-cu13",
+        "tensorrt": f"install the one that the server has, {oldest} or newer: pip install tensorrt-cu13==VERSION",
+        "tensorrt_rtx": f"install {oldest} or newer: pip install tensorrt-rtx-cu13",
     }[flavour]
     try:
         module = importlib.import_module(flavour)
@@ -161,7 +161,7 @@ def plan_from_onnx(
         flavour: which TensorRT.
         timing_cache: file of what TensorRT measured in earlier builds, read and brought up to date; None: measure anew. TensorRT for
             RTX measures nothing when it builds and leaves the file alone.
-        workspace_bytes: most memory that one kernel may take for itself; > 0.
+        workspace_bytes: most memory for intermediate tensors and kernels; > 0.
 
     Raises:
         TensorRtMissing: that TensorRT is not here, or too old.

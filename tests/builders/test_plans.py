@@ -16,10 +16,12 @@ from fv2es_builders.errors import (
     BuildError,
     GpuMissing,
     GraphRefused,
+    PlanFailed,
     PlanUnwritten,
     ProfileError,
     TensorRtMissing,
 )
+from fv2es_builders.gpu_speed import parity_inputs
 from fv2es_builders.plans import (
     FLAVOURS,
     OLDEST,
@@ -77,6 +79,17 @@ def test_plans(built, tiny_graphs, tmp_path, model):
     assert facts.compute_capabilities == RTX_CAPABILITIES
     assert facts.gpu is None
     assert 0 < facts.duration_s < 60
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
+@pytest.mark.parametrize("model", MODELS)
+def test_plans_in_less_precision(built, tiny, tiny_graphs, tmp_path, model, precision):
+    """The types of the graph are the plan's: what `precision.convert` writes is taken as it is."""
+    convert = pytest.importorskip("fv2es_builders.precision").convert
+    source = tmp_path / "model.onnx"
+    calibration = [arrays for _, arrays in parity_inputs(model, tiny)]
+    convert(tiny_graphs[model], source, model=model, precision=precision, calibration=calibration, profile="gpu")
+    assert built(model, source=source).num_bytes > 0
 
 
 def test_profiles():
@@ -177,6 +190,14 @@ def test_full_disk(built, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [PLAN_NAME]
 
 
+def test_too_little_workspace(built, tmp_path):
+    with pytest.raises(
+        PlanFailed, match=r"TensorRT built no plan: .+; give it more workspace or smaller largest shapes"
+    ):
+        built("acoustic", workspace_bytes=1000)
+    assert not (tmp_path / "acoustic").exists()
+
+
 def test_float32_stays_float32(built, tmp_path, monkeypatch):
     """TF32 would cut products of float32 to 10 bits; the builder has it on unless it is told."""
     flags = []
@@ -207,14 +228,16 @@ def test_flavours():
 
 def test_old_tensorrt(monkeypatch):
     monkeypatch.setitem(OLDEST, "tensorrt_rtx", (99, 0))
-    with pytest.raises(TensorRtMissing, match=r"tensorrt_rtx is 1\.7.*; install it, 99.0 or newer"):
+    with pytest.raises(TensorRtMissing, match=r"tensorrt_rtx is 1\.7.*; install 99.0 or newer"):
         tensorrt("tensorrt_rtx")
 
 
 def test_absent_tensorrt(built):
     if "tensorrt" in available_flavours():
         pytest.skip("TensorRT itself is here")
-    with pytest.raises(TensorRtMissing, match="tensorrt is not installed; use NGC's Triton image") as caught:
+    with pytest.raises(
+        TensorRtMissing, match="tensorrt is not installed; install the one that the server has"
+    ) as caught:
         built("visual", flavour="tensorrt")
     assert isinstance(caught.value, BuildError)
 
