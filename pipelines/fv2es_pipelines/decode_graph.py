@@ -8,7 +8,9 @@ import numpy.typing as npt
 from nvidia.dali import fn, types
 from nvidia.dali.pipeline import Pipeline
 
-from fv2es_pipelines.frame_index import Device
+from fv2es_pipelines.frame_index import Device, decode_size
+
+__all__ = ["GraphRunner", "decode_pipeline", "decode_size"]
 
 
 class GraphRunner:

@@ -146,16 +146,15 @@ def device_video(clip: OpenClip, times_s: npt.NDArray[np.float64], *, device: De
     width_px, height_px = stream.codec_context.width, stream.codec_context.height
     _check_memory(len(chosen), width_px, height_px)
     time_base_s = float(stream.time_base or 1)
+    pictures = tuple(
+        DevicePicture(
+            number=number[place], pts_s=cast(int, packets[place].pts) * time_base_s, positions=tuple(positions)
+        )
+        for place, positions in chosen
+    )
     return DeviceVideo(
-        data=_written(stream, [packets[place] for place in kept], number_of),
-        pictures=tuple(
-            DevicePicture(
-                number=number[place],
-                pts_s=cast(int, packets[place].pts) * time_base_s,
-                positions=tuple(positions),
-            )
-            for place, positions in chosen
-        ),
+        data=_written(stream, [packets[place] for place in kept], number_of),  # gives the packets other times
+        pictures=pictures,
         width_px=width_px,
         height_px=height_px,
         orientation=RgbConverter().orientation(first),
