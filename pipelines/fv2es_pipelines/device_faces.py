@@ -95,4 +95,5 @@ def _at_full_size(face: Face, scale: npt.NDArray[np.float64]) -> Face:
 
 def in_bt709(rgb: Rgb) -> Rgb:
     """Colours [..., 3] that were taken for those of BT.601 but are those of BT.709, put right."""
-    return np.clip(np.rint(rgb @ _BT709_FROM_BT601.T), 0, 255).astype(np.uint8)
+    right: Rgb = np.clip(np.rint(rgb @ _BT709_FROM_BT601.T), 0, 255).astype(np.uint8)
+    return right

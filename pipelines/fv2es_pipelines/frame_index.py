@@ -167,7 +167,7 @@ def stand_in_video() -> DeviceVideo:
     """One black picture for a decoder that must be given something: VP9, which DALI decodes on both devices."""
     side_px, out = 128, io.BytesIO()
     with av.open(out, "w", format="matroska", options={"fflags": "bitexact"}) as writer:
-        stream = cast(VideoStream, writer.add_stream("libvpx-vp9", rate=25, options={"deadline": "realtime"}))
+        stream = writer.add_stream("libvpx-vp9", rate=25, options={"deadline": "realtime"})
         stream.width, stream.height, stream.pix_fmt = side_px, side_px, "yuv420p"
         black = av.VideoFrame.from_ndarray(np.zeros((side_px, side_px, 3), np.uint8), "rgb24")
         for packet in [*stream.encode(black), *stream.encode(None)]:

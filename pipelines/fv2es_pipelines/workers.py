@@ -1,6 +1,7 @@
 """The workers of the media models: what `model_repository/*/1/model.py` loads, apart from the engines."""
 
 import json
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from fv2es_pipelines.adapter import Arrays, ModelFolder, Worker, one_by_one
 from fv2es_pipelines.device_faces import DeviceFaceExtractor
 from fv2es_pipelines.engine import MissingWeights
 from fv2es_pipelines.faces import FaceExtractor
+from fv2es_pipelines.frame_index import Device
 from fv2es_pipelines.frames import FramePlanner, View
 from fv2es_pipelines.mel import MelGraph, MelPipeline
 from fv2es_pipelines.mtcnn import ArrayPicture, Detector
@@ -37,9 +39,12 @@ def load_mel(folder: ModelFolder) -> Worker:
     return one_by_one(lambda request: pipeline(request["CLIP"], request["UTTERANCES"]).to_arrays())
 
 
+_DEVICES: Mapping[str, Device] = {"cpu": "cpu", "gpu": "gpu"}
+
+
 def load_frames(folder: ModelFolder) -> Worker:
     """CLIP, UTTERANCES -> VIDEO, FRAMES, SIZE, PICTURE_TIMES, SAMPLE_PICTURE, VIEW, REST."""
-    planner = FramePlanner(device="cpu" if folder.parameters.get("device") == "cpu" else "gpu")
+    planner = FramePlanner(device=_DEVICES[folder.parameters["device"]])
     return one_by_one(lambda request: planner(request["CLIP"], request["UTTERANCES"]).to_arrays())
 
 

@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 from clips import number_of, write_film
 
-import nasty_media
 from fv2es_pipelines.clip import open_clip
 from fv2es_pipelines.decode_graph import GraphRunner, decode_pipeline
-from fv2es_pipelines.errors import NotOnDevice
-from fv2es_pipelines.frame_index import decode_size, device_video, stand_in_video
+from fv2es_pipelines.frame_index import device_video, stand_in_video
 from fv2es_pipelines.video import PictureReader
 
 STEADY_S = np.arange(60) / 25
