@@ -12,7 +12,6 @@ from fv2es_pipelines.engine import MissingWeights
 from fv2es_pipelines.faces import FaceExtractor
 from fv2es_pipelines.frame_index import Device
 from fv2es_pipelines.frames import FramePlanner, View
-from fv2es_pipelines.mel import MelGraph, MelPipeline
 from fv2es_pipelines.mtcnn import ArrayPicture, Detector
 from fv2es_pipelines.sound import read_stretches
 from fv2es_pipelines.tokens import Tokenizer
@@ -32,6 +31,9 @@ def _warm_detector(folder: ModelFolder) -> Detector:
 
 def load_mel(folder: ModelFolder) -> Worker:
     """CLIP, UTTERANCES -> PIECES, PIECE_INDEX, PIECE_MASK, AUDIO_ERRORS."""
+    # Only here: it brings DALI, which no other worker needs, and which the gpu profile's server has as a backend alone.
+    from fv2es_pipelines.mel import MelGraph, MelPipeline
+
     del folder  # nothing is learnt here
     graph = MelGraph()
     graph([np.zeros(constants.SAMPLE_RATE_HZ, np.float32)])  # warm-up
