@@ -283,3 +283,25 @@ class WrongOnGpu(BuildError):
     def __init__(self, failures: Sequence[str]) -> None:
         self.failures = tuple(failures)
         super().__init__(f"{len(self.failures)} checks failed: {'; '.join(self.failures)}")
+
+
+class ServerVersionError(BuildUsageError):
+    """No repository can be rendered for this version of Triton. `version` is as it was given."""
+
+    def __init__(self, version: str, rule: str) -> None:
+        self.version = version
+        super().__init__(
+            f"server version {version!r} {rule}; give the version of Triton itself, 2.51 or newer (that of NGC's 26.11 is 2.75)"
+        )
+
+
+class MixedProfiles(BuildError):
+    """A repository holds weights for another profile than it is rendered for. `files` names them."""
+
+    def __init__(self, repository: Path, *, profile: str, files: Sequence[Path]) -> None:
+        self.repository, self.profile, self.files = repository, profile, tuple(files)
+        names = ", ".join(str(path.relative_to(repository)) for path in files)
+        super().__init__(
+            f"{repository} holds weights of another profile than {profile} ({names}); "
+            "name another folder, or delete these files first"
+        )
