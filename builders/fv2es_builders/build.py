@@ -1,26 +1,28 @@
 """Weights to a repository that Triton can serve: graphs, their precision, proof, and all files into their places."""
 
 import dataclasses
-import errno
-import fcntl
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from fv2es_builders import assets
 from fv2es_builders.cache import Cache
-from fv2es_builders.errors import BuildUsageError, DiskFull, OutputBusy
-from fv2es_builders.graphs import GraphFacts, ModelSource, Report, make_graphs
+from fv2es_builders.errors import BuildUsageError
+from fv2es_builders.graphs import ENGINES, SOURCE_NAME, GraphFacts, ModelSource, Report, graph_path, make_graphs
 from fv2es_builders.manifest import MANIFEST_PATH, facts_sha256, manifest_json, read_current, write_manifest
+from fv2es_builders.output import exclusive, no_space_said
 from fv2es_builders.precision import Precision, Profile
 from fv2es_builders.presets import Preset
-from fv2es_builders.render import render_repository
-
-_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+from fv2es_builders.render import (
+    DEFAULT_SERVER,
+    RenderTarget,
+    dotted,
+    refuse_other_weights,
+    render_repository,
+    server_version_from,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,15 +43,27 @@ class BuildRequest:
     profile: Profile = "cpu"
     precision: Precision = "fp32"
     server_version: str | None = None
-    """Triton that will serve the `gpu` profile; None: see `fv2es_builders.render`."""
+    """Triton that will serve it, such as 2.75; None: see `fv2es_builders.render.DEFAULT_SERVER`."""
     calibration: tuple[Path, ...] = ()
     """Films from which INT8 takes its ranges, besides the built-in input."""
 
     def __post_init__(self) -> None:
         if self.output.exists() and not self.output.is_dir():
             raise BuildUsageError(f"output {self.output} is a file; name a folder")
+        _ = self.target  # an unusable version is said before anything is done
         if self.checkpoint is not None and self.seed:
             raise BuildUsageError(f"seed {self.seed} is of untrained weights, but a checkpoint is given; leave one out")
+
+    @property
+    def target(self) -> RenderTarget:
+        """What the repository is rendered for.
+
+        Raises:
+            BuildUsageError: the version of the server is none, or too old.
+        """
+        version = server_version_from(self.server_version) if self.server_version else DEFAULT_SERVER[self.profile]
+        num_labels = len(self.preset.labels) if self.profile == "gpu" else None
+        return RenderTarget(profile=self.profile, server_version=version, num_labels=num_labels)
 
     def engine_facts(self) -> dict[str, Any]:
         """What engines depend on besides the graphs that they are made of."""
@@ -84,24 +98,26 @@ def build(request: BuildRequest, report: Report = lambda _line: None) -> BuildRe
     Raises:
         AssetError, CheckpointError: weights or a tokenizer are missing or can't be used.
         DiskFull: no room.
+        MixedProfiles: weights for the other profile lie in the output.
         OutputBusy: another build writes to the same folder.
         ParityError: a file does not reproduce what it was made from; it stays in the cache for replay until the next build.
     """
-    with _no_space_said(request.output, request.cache):
+    with no_space_said(request.output, request.cache):
         source = ModelSource(
             preset=request.preset,
             tokenizer=assets.tokenizer_file(request.preset.text, request.tokenizer),
             seed=request.seed,
             checkpoint=request.checkpoint,
         )
-        with _locked(request.output):
+        with exclusive(request.output):
             return _build(request, source, report)
 
 
 def _build(request: BuildRequest, source: ModelSource, report: Report) -> BuildResult:
+    refuse_other_weights(request.output, request.profile)
     graphs_key = source.key()
     engines_key = facts_sha256({"graphs": graphs_key, **request.engine_facts()})
-    inputs = facts_sha256({"engines": engines_key, "server_version": request.server_version})
+    inputs = facts_sha256({"engines": engines_key, "server_version": dotted(request.target.server_version)})
     current = read_current(request.output, inputs)
     if current is not None:
         report("up to date")
@@ -117,25 +133,33 @@ def _build(request: BuildRequest, source: ModelSource, report: Report) -> BuildR
     for stage, entry in entries.items():
         if not entry.made_now:
             report(f"{stage}: taken from the cache")
-    files, digests = {}, {}
-    for entry in entries.values():  # an engine in its final precision stands for the float32 one
-        files |= entry.paths()
-        digests |= entry.files
+    files: dict[str, Path] = {}
+    digests: dict[str, str] = {}
+    for entry in entries.values():  # an engine in its final precision takes the place of the float32 one
+        for name, path in entry.paths().items():
+            place_name = _served_name(name, request.profile)
+            files[place_name], digests[place_name] = path, entry.files[name]
     manifest = manifest_json(
         facts,
         profile=request.profile,
         precision=request.precision,
-        server_version=request.server_version,
+        server_version=dotted(request.target.server_version),
         engines=entries["engines"].facts if "engines" in entries else {},
         inputs=inputs,
         files=digests,
     )
     report("moving files into place")
-    place(files, manifest, request.output, render=lambda folder: render_repository(folder))
+    place(files, manifest, request.output, render=lambda folder: render_repository(folder, request.target))
     seconds = dict(facts.seconds) if graphs.made_now else {}
     return BuildResult(
         manifest=manifest, made=tuple(name for name, entry in entries.items() if entry.made_now), seconds=seconds
     )
+
+
+def _served_name(name: str, profile: Profile) -> str:
+    """Where a file of the cache lies in a repository: the graphs of engines are not served themselves on the gpu profile."""
+    served_by_plan = profile == "gpu" and name in {graph_path(model) for model in ENGINES}
+    return str(Path(name).with_name(SOURCE_NAME)) if served_by_plan else name
 
 
 def place(
@@ -166,31 +190,3 @@ def place(
         write_manifest(output, manifest)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """The only build in a folder, which is made; no file is left behind."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputBusy(folder) from error
-        yield
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def _no_space_said(*folders: Path) -> Iterator[None]:
-    """Turn the system's error of a full disk into one that names the folder with the least room."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _NO_SPACE:
-            raise
-        rooms = {folder: shutil.disk_usage(folder).free for folder in folders if folder.is_dir()}
-        fullest = min(rooms, key=rooms.__getitem__)
-        raise DiskFull(fullest, free_bytes=rooms[fullest]) from error

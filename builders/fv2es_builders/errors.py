@@ -34,6 +34,14 @@ class OutputBusy(BuildError):
         super().__init__(f"{output}: another build is writing here; wait for it, or choose another --output")
 
 
+class NotARepository(BuildError):
+    """A folder is no repository that plans can be made for. `folder` names it."""
+
+    def __init__(self, folder: Path, problem: str) -> None:
+        self.folder = folder
+        super().__init__(f"{folder}: {problem}; make a repository with: fv2es build --profile gpu --output {folder}")
+
+
 class DiskFull(BuildError):
     """There is no room for what is built. `folder` names where; nothing there looks complete."""
 

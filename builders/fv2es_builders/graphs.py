@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fv2es_builders import assets
-from fv2es_builders.errors import BuildUsageError
+from fv2es_builders.errors import BuildUsageError, UnknownSize
 from fv2es_builders.manifest import code_sha256, content_sha256, facts_sha256, preprocessing, versions
 from fv2es_builders.parity import ATOL, Figures, accept, case_from_module, onnx_runner
-from fv2es_builders.presets import Preset
+from fv2es_builders.presets import EMBEDDING_DIM, Preset
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 ENGINES: Final = ("visual", "acoustic", "text", "fusion")
 """The served neural nets, in the order of the data."""
+
+SOURCE_NAME: Final = "source.onnx"
+"""Name of an engine's graph where plans are served: what they are made of, there and after each update of TensorRT."""
 
 TOKENIZER_PATH: Final = "tokenizer/1/tokenizer.json"
 
@@ -153,6 +156,12 @@ def _load(source: ModelSource, report: Report) -> _Loaded:
 
     report(f"importing {source.checkpoint.name}")
     imported = model_from_checkpoint(source.checkpoint, source.preset)
+    if imported.preset.temporal.dim != EMBEDDING_DIM:
+        raise UnknownSize(
+            source.checkpoint,
+            f"its features are {imported.preset.temporal.dim} wide (trans_dim), and what is served is {EMBEDDING_DIM}; "
+            f"train with trans_dim {EMBEDDING_DIM}, as the published model",
+        )
     report(
         f"{imported.architecture} in {imported.form} form: {imported.num_used} keys used, {len(imported.ignored)} ignored, "
         f"face detector from {'the package mtcnn' if imported.detector is None else 'the checkpoint'}"
@@ -163,6 +172,7 @@ def _load(source: ModelSource, report: Report) -> _Loaded:
         "num_keys_used": imported.num_used,
         "ignored_keys": dict(imported.ignored),
         "detector": "package mtcnn" if imported.detector is None else "checkpoint",
+        "licence": "the checkpoint's own; ask whoever published it",
     }
     return _Loaded(model=imported.model, detector=imported.detector, facts=facts)
 

@@ -57,7 +57,7 @@ class RenderTarget:
         if self.profile not in _WORKERS:
             raise BuildUsageError(f"profile {self.profile!r} must be one of {', '.join(_WORKERS)}")
         if self.server_version < OLDEST_SERVER:
-            raise ServerVersionError(_dotted(self.server_version), f"is older than {_dotted(OLDEST_SERVER)}")
+            raise ServerVersionError(dotted(self.server_version), f"is older than {dotted(OLDEST_SERVER)}")
         if self.profile == "gpu" and (self.num_labels is None or self.num_labels < 1):
             raise BuildUsageError(
                 f"num_labels={self.num_labels} must be >= 1 on profile gpu: plans are made for one number of labels; "
@@ -81,7 +81,8 @@ def server_version_from(text: str) -> ServerVersion:
     return int(found[1]), int(found[2])
 
 
-def _dotted(version: ServerVersion) -> str:
+def dotted(version: ServerVersion) -> str:
+    """The version as people write it."""
     return ".".join(map(str, version))
 
 
@@ -195,39 +196,25 @@ def tensor_tables(members: Sequence[Model], level: str = "###") -> str:
     return "\n".join(parts)
 
 
-def render_repository(
-    folder: Path,
-    *,
-    profile: Profile = "cpu",
-    server_version: str | ServerVersion | None = None,
-    num_labels: int | None = None,
-) -> list[Path]:
+def render_repository(folder: Path, target: RenderTarget | None = None) -> list[Path]:
     """Write configuration and code of every model of a profile below `folder`; what is there already stays if it is equal.
 
     What an earlier rendering wrote for the other profile is removed; weights never are.
 
     Args:
         folder: the repository; made if it does not exist.
-        profile: `cpu` or `gpu`.
-        server_version: of the Triton that will serve it; None: that of `DEFAULT_SERVER`.
-        num_labels: of the plans, on `gpu`; None on `cpu`.
+        target: None: the CPU, and the embedded server.
 
     Returns:
         The files that were written anew or changed.
 
     Raises:
-        BuildUsageError: profile, version (as `ServerVersionError`) or number of labels are not usable.
         MixedProfiles: weights for the other profile lie in the folder.
     """
-    version = server_version_from(server_version) if isinstance(server_version, str) else server_version
-    target = RenderTarget(
-        profile=profile,
-        server_version=DEFAULT_SERVER.get(profile, OLDEST_SERVER) if version is None else version,
-        num_labels=num_labels,
-    )
+    target = target or RenderTarget()
     files = repository_files(target)
-    _refuse_other_weights(folder, profile)
-    _remove_other_files(folder, profile, keep=files)
+    refuse_other_weights(folder, target.profile)
+    _remove_other_files(folder, target.profile, keep=files)
     changed = []
     for name, content in files.items():
         path = folder / name
@@ -256,7 +243,12 @@ def _other(profile: Profile) -> Profile:
     return "gpu" if profile == "cpu" else "cpu"
 
 
-def _refuse_other_weights(folder: Path, profile: Profile) -> None:
+def refuse_other_weights(folder: Path, profile: Profile) -> None:
+    """See that no weights for the other profile lie in a repository.
+
+    Raises:
+        MixedProfiles: they do.
+    """
     other = _other(profile)
     engines = [each.name for each in models(other) if each.role == "engine"]
     found = [path for name in engines for path in (folder / name).glob(f"*/{_WEIGHTS[other]}")]

@@ -79,7 +79,9 @@ def files_of(repository: Path) -> set[str]:
 def test_files(starter_repository):
     """The repository is whole: what was built, and what is rendered, as in the one that is committed."""
     rendered = {
-        str(path.relative_to(COMMITTED)) for path in COMMITTED.rglob("*") if path.name in ("config.pbtxt", "model.py", ".gitkeep")
+        str(path.relative_to(COMMITTED))
+        for path in COMMITTED.rglob("*")
+        if path.name in ("config.pbtxt", "model.py", ".gitkeep")
     }
     assert files_of(starter_repository) == {*FILES, *rendered, MANIFEST_PATH, "own.txt"}
 
@@ -341,7 +343,9 @@ def test_full_disk(tmp_path, small_disk, tiny, tokenizer_folder, where):
 
 def test_failed_parity_stays_for_replay(tmp_path, tiny, tokenizer_folder, monkeypatch):
     monkeypatch.setitem(ATOL, "export", 0.0)
-    request = BuildRequest(preset=tiny, output=tmp_path / "output", cache=tmp_path / "cache", tokenizer=tokenizer_folder)
+    request = BuildRequest(
+        preset=tiny, output=tmp_path / "output", cache=tmp_path / "cache", tokenizer=tokenizer_folder
+    )
     with pytest.raises(ParityError, match=r"model.onnx: \|error\| .* > 0 in VISUAL\[.*\] on .* inputs") as caught:
         build(request)
     assert caught.value.candidate.is_file()

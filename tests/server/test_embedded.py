@@ -140,7 +140,9 @@ def test_repository_must_be_one(tmp_path: Path, repository: Path):
         EmbeddedServer(tmp_path)
     (tmp_path / "emotion").mkdir()
     (tmp_path / "emotion" / "config.pbtxt").write_text("")
-    with pytest.raises(EmbeddedServerError, match="holds no weights, or a build of it was interrupted; run: fv2es build"):
+    with pytest.raises(
+        EmbeddedServerError, match="holds no weights, or a build of it was interrupted; run: fv2es build"
+    ):
         EmbeddedServer(tmp_path)
 
 
