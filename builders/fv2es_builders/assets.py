@@ -90,16 +90,11 @@ def tokenizer_file(size: TextSize, source: Path | None) -> Path:
     return tokenizer_files.tokenizer_in(source, kind=size.kind)
 
 
-def load_tokenizer(path: Path, *, vocabulary: int) -> "Tokenizer":
+def read_tokenizer(path: Path) -> "Tokenizer":
     """The tokenizer in a tokenizer.json, which neither pads nor cuts off.
 
-    Args:
-        path: of the tokenizer.json.
-        vocabulary: rows of the encoder's embedding, `vocab_size` of its configuration.
-
     Raises:
-        AssetError: it can't be read; it is not the encoder's: more tokens than embeddings, or fewer by `EMBEDDING_PADDING` or
-            more; or it does not put [CLS] first and [SEP] last.
+        AssetError: it can't be read.
     """
     from tokenizers import Tokenizer
 
@@ -109,6 +104,23 @@ def load_tokenizer(path: Path, *, vocabulary: int) -> "Tokenizer":
         raise AssetError(
             str(path), f"not a tokenizer ({error}); give the tokenizer.json of a `tokenizers` tokenizer"
         ) from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def load_tokenizer(path: Path, *, vocabulary: int) -> "Tokenizer":
+    """A text encoder's tokenizer, which neither pads nor cuts off.
+
+    Args:
+        path: of the tokenizer.json.
+        vocabulary: rows of the encoder's embedding, `vocab_size` of its configuration.
+
+    Raises:
+        AssetError: it can't be read; it is not the encoder's: more tokens than embeddings, or fewer by `EMBEDDING_PADDING` or
+            more; or it does not put [CLS] first and [SEP] last.
+    """
+    tokenizer = read_tokenizer(path)
     size = tokenizer.get_vocab_size()
     if size > vocabulary:
         raise AssetError(
@@ -121,8 +133,6 @@ def load_tokenizer(path: Path, *, vocabulary: int) -> "Tokenizer":
             f"has {size} tokens, but the encoder has embeddings for {vocabulary}, which is more than rounding up to a multiple of "
             f"{EMBEDDING_PADDING} explains; give the encoder's own tokenizer",
         )
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
     tokens = tokenizer.encode("a").tokens
     if tokens[:1] != ["[CLS]"] or tokens[-1:] != ["[SEP]"]:
         raise AssetError(

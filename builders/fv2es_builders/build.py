@@ -8,12 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from fv2es_builders import assets
-from fv2es_builders.cache import Cache
+from fv2es_builders.cache import Cache, Entry
+from fv2es_builders.calibration import film_utterances
+from fv2es_builders.engines import make_engines
 from fv2es_builders.errors import BuildUsageError
-from fv2es_builders.graphs import ENGINES, SOURCE_NAME, GraphFacts, ModelSource, Report, graph_path, make_graphs
+from fv2es_builders.graphs import (
+    ENGINES,
+    SOURCE_NAME,
+    TOKENIZER_PATH,
+    GraphFacts,
+    ModelSource,
+    Report,
+    graph_path,
+    make_graphs,
+)
 from fv2es_builders.manifest import MANIFEST_PATH, facts_sha256, manifest_json, read_current, write_manifest
 from fv2es_builders.output import exclusive, no_space_said
-from fv2es_builders.precision import Precision, Profile
+from fv2es_builders.precision import Precision, check_precision
 from fv2es_builders.presets import Preset
 from fv2es_builders.render import (
     DEFAULT_SERVER,
@@ -23,6 +34,8 @@ from fv2es_builders.render import (
     render_repository,
     server_version_from,
 )
+from fv2es_builders.utterances import Utterance
+from fv2es_pipelines.specification import Profile
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +63,7 @@ class BuildRequest:
     def __post_init__(self) -> None:
         if self.output.exists() and not self.output.is_dir():
             raise BuildUsageError(f"output {self.output} is a file; name a folder")
+        check_precision(self.precision, self.profile)
         _ = self.target  # an unusable version is said before anything is done
         if self.checkpoint is not None and self.seed:
             raise BuildUsageError(f"seed {self.seed} is of untrained weights, but a checkpoint is given; leave one out")
@@ -127,9 +141,7 @@ def _build(request: BuildRequest, source: ModelSource, report: Report) -> BuildR
     facts = GraphFacts(**graphs.facts)
     entries = {"graphs": graphs}
     if request.precision != "fp32":
-        entries["engines"] = cache.entry(
-            engines_key, lambda folder: make_engines(request, graphs.paths(), folder, report)
-        )
+        entries["engines"] = cache.entry(engines_key, lambda folder: _engines(request, graphs, folder, report))
     for stage, entry in entries.items():
         if not entry.made_now:
             report(f"{stage}: taken from the cache")
@@ -153,6 +165,24 @@ def _build(request: BuildRequest, source: ModelSource, report: Report) -> BuildR
     seconds = dict(facts.seconds) if graphs.made_now else {}
     return BuildResult(
         manifest=manifest, made=tuple(name for name, entry in entries.items() if entry.made_now), seconds=seconds
+    )
+
+
+def _engines(request: BuildRequest, graphs: Entry, folder: Path, report: Report) -> dict[str, Any]:
+    """Make the engines in their final precision in a folder; what is known of them."""
+    paths = graphs.paths()
+    films: list[Utterance] = []
+    for film in request.calibration:
+        report(f"looking at {film.name}")
+        films += film_utterances(film, paths["faces/1/pnet.onnx"].parent)
+    return make_engines(
+        {model: paths[graph_path(model)] for model in ENGINES},
+        paths[TOKENIZER_PATH],
+        folder,
+        precision=request.precision,
+        profile=request.profile,
+        calibration=films,
+        report=report,
     )
 
 

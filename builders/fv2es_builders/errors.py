@@ -182,6 +182,17 @@ class UnknownSize(CheckpointError):
     """A size can't be read from the tensors' shapes, and no rule gives it."""
 
 
+class LabelsChanged(BuildError):
+    """Too many real utterances have another top label than in FP32. `changed` names them, `same` is the share that has not."""
+
+    def __init__(self, *, precision: str, same: float, least: float, changed: Sequence[str]) -> None:
+        self.precision, self.same, self.least, self.changed = precision, same, least, tuple(changed)
+        super().__init__(
+            f"in {precision} {same:.1%} of the real utterances keep their top label, {least:.0%} must; changed: {listed(changed)}; "
+            "the engines were not admitted: choose a higher precision"
+        )
+
+
 class CalibrationError(BuildError):
     """The inputs from which ranges are to be taken don't serve. `graph` names the graph they are for."""
 

@@ -5,6 +5,7 @@ Needs neither PyTorch nor the checkpoint, so it runs in the serving image itself
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -18,13 +19,14 @@ from rich.table import Table
 from fv2es_builders.assets import file_sha256
 from fv2es_builders.cache import Cache, default_cache_folder
 from fv2es_builders.cuda import Driver, find_gpu, gpu_context
-from fv2es_builders.engines import accept_engine, real_inputs
+from fv2es_builders.engines import accept_engine, real_inputs, runner_of
 from fv2es_builders.errors import BuildError, BuildUsageError, NotARepository
+from fv2es_builders.golden.utterances import golden_utterances
 from fv2es_builders.graphs import ENGINES, SOURCE_NAME, TOKENIZER_PATH, Report
 from fv2es_builders.manifest import MANIFEST_PATH, facts_sha256, write_manifest
 from fv2es_builders.output import exclusive, no_space_said
 from fv2es_builders.plan_runner import PlanRunner
-from fv2es_builders.plans import PLAN_NAME, Flavour, PlanFacts, plan_from_onnx, shape_profile, tensorrt
+from fv2es_builders.plans import PLAN_NAME, Flavour, plan_from_onnx, shape_profile, tensorrt
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 _FLAVOUR: Flavour = "tensorrt"
@@ -71,15 +73,14 @@ def make_plans(repository: Path, cache_folder: Path, report: Report = lambda _li
     manifest = read_manifest(repository)
     version, gpu = tensorrt(_FLAVOUR).__version__, find_gpu()
     report(f"TensorRT {version} on {gpu.name}, compute capability {gpu.compute_capability}")
-    cache = Cache(cache_folder)
+    cache, driver = Cache(cache_folder), Driver()
     timing = cache_folder / f"timing-{version}-{gpu.compute_capability}"
-    with no_space_said(repository, cache_folder), exclusive(repository), gpu_context() as driver:
+    with no_space_said(repository, cache_folder), exclusive(repository), gpu_context(driver):
         made: dict[str, tuple[Path, Mapping[str, Any]]] = {}
         for model in ENGINES:
             key = _key(repository, manifest, model, version=version, capability=gpu.compute_capability)
-            entry = cache.entry(
-                key, lambda folder, model=model: _proven(repository, manifest, model, folder, timing, driver, report)
-            )
+            make = functools.partial(_proven, repository, manifest, model, timing=timing, driver=driver, report=report)
+            entry = cache.entry(key, make)
             report(f"{model}: {'made' if entry.made_now else 'taken from the cache'}")
             made[model] = entry.folder / PLAN_NAME, entry.facts
         return place_plans(repository, manifest, made)
@@ -103,6 +104,7 @@ def _proven(
     manifest: Mapping[str, Any],
     model: str,
     folder: Path,
+    *,
     timing: Path,
     driver: Driver,
     report: Report,
@@ -115,8 +117,10 @@ def _proven(
     facts = plan_from_onnx(source, plan, model=model, profile=profile, flavour=_FLAVOUR, timing_cache=timing)
     runner = PlanRunner(plan, flavour=_FLAVOUR, driver=driver, facts=facts)
     graphs = {each: repository / each / "1" / SOURCE_NAME for each in ENGINES}
-    inputs = real_inputs(graphs, repository / TOKENIZER_PATH)[model]
-    outputs = accept_engine(plan, runner.run, source=source, inputs=inputs, precision=manifest["precision"])
+    inputs = real_inputs(graphs, repository / TOKENIZER_PATH, golden_utterances())[model]
+    outputs = accept_engine(
+        plan, runner.run, source=runner_of(source, "gpu"), inputs=inputs, precision=manifest["precision"]
+    )
     return {**dataclasses.asdict(facts), "parity": outputs}
 
 

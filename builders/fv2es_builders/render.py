@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fv2es_builders.errors import BuildUsageError, MixedProfiles, ServerVersionError
 from fv2es_builders.dali_graphs import dali_pipeline_bytes
+from fv2es_builders.errors import BuildUsageError, MixedProfiles, ServerVersionError
 from fv2es_pipelines.specification import AXIS_RANGES, Model, Profile, Tensor, models
 
 HEADER = "# Rendered by `python -m fv2es_builders.render`; change fv2es_pipelines/specification.py instead.\n"

@@ -7,8 +7,8 @@ from google.protobuf import text_format
 from nvidia.dali.pipeline import Pipeline
 from tritonclient.grpc import model_config_pb2
 
-from fv2es_builders.errors import BuildUsageError, MixedProfiles, ServerVersionError
 from fv2es_builders.dali_graphs import dali_pipeline_bytes
+from fv2es_builders.errors import BuildUsageError, MixedProfiles, ServerVersionError
 from fv2es_builders.render import RenderTarget, config_from_model, render_repository, server_version_from
 from fv2es_pipelines.specification import MAX_ROWS, models
 
