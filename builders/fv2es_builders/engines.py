@@ -149,8 +149,14 @@ def make_engines(
         try:
             return proven(limit)
         except (ParityError, LabelsChanged) as error:
-            report(f"{precision} costs too much, keeping more in FP32 ({error})")
+            report(f"{_briefly(error)}: too much in {precision}, keeping more in FP32")
     return proven(last)
+
+
+def _briefly(error: ParityError | LabelsChanged) -> str:
+    if isinstance(error, LabelsChanged):
+        return f"{error.same:.1%} of the top labels are the same, {error.least:.0%} must be"
+    return f"{error.output} is off by {error.error:.3g}, {error.atol:.3g} is allowed"
 
 
 def accept_chain(

@@ -68,7 +68,7 @@ def converter(
     if precision in ("fp16", "int8"):
         check_calibration(graph, calibration)
     if precision == "int8" and model != "fusion":
-        study = study_products(graph, calibration, profile)
+        study = study_products(graph, calibration, profile, raw_input=model == "acoustic")
 
         def in_int8(limit: float) -> Converted:
             lower, kept = quantised(study, limit=limit, profile=profile)

@@ -56,17 +56,23 @@ class Study:
     """By the product's node name."""
 
 
-def study_products(model: onnx.ModelProto, calibration: Sequence[Arrays], profile: Profile) -> Study:
+def study_products(model: onnx.ModelProto, calibration: Sequence[Arrays], profile: Profile, *, raw_input: bool) -> Study:
     """Measure what INT8 would do to each product of a graph with constant weights.
 
     Args:
         model: FP32; it is left as it is.
         calibration: real inputs, checked.
+        raw_input: the graph's input is of no known range, as power without logarithm: products that read it are left alone.
         profile: whose numbers are meant: unsigned inputs with a zero point for ONNX Runtime, signed ones around zero for TensorRT.
     """
     plain = _without_gemm(model)
     weights = {tensor.name: tensor for tensor in plain.graph.initializer}
-    products = [node for node in plain.graph.node if node.op_type in ("Conv", "MatMul") and node.input[1] in weights]
+    raw = {value.name for value in plain.graph.input} if raw_input else set()
+    products = [
+        node
+        for node in plain.graph.node
+        if node.op_type in ("Conv", "MatMul") and node.input[1] in weights and node.input[0] not in raw
+    ]
     seen = _observe(plain, products, calibration)
     together: dict[tuple[str, str], list[onnx.NodeProto]] = defaultdict(list)
     for node in products:  # products of one input share its rounding
@@ -103,9 +109,10 @@ def quantised(study: Study, *, limit: float, profile: Profile) -> tuple[onnx.Mod
     nodes: list[onnx.NodeProto] = []
     constants: dict[str, NDArray[Any]] = {}
     rounded: set[str] = set()
-    kept = tuple(name for name, choice in study.choices.items() if not choice.error <= limit)
+    taken = {name for name, choice in study.choices.items() if choice.error <= limit}
+    kept = tuple(node.name for node in graph.graph.node if node.op_type in ("Conv", "MatMul") and node.name not in taken)
     for node in graph.graph.node:
-        if node.name in study.choices and node.name not in kept:
+        if node.name in taken:
             choice = study.choices[node.name]
             prefix = f"{node.input[0]}/{node.op_type.lower()}"
             if prefix not in rounded:
