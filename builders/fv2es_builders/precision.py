@@ -22,7 +22,7 @@ MODELS: Final = ("visual", "acoustic", "text", "fusion")
 """The graphs that have a precision."""
 
 
-INT8_LIMITS: Final = (0.2, 0.1, 0.05, 0.03, 0.02)
+INT8_LIMITS: Final = (0.05, 0.03, 0.02, 0.015)
 """Errors up to which products are put into INT8 (see `fv2es_builders.quantise.Choice`): the first that passes the proof is taken."""
 
 
