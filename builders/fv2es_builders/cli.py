@@ -14,7 +14,6 @@ from rich.table import Table
 from fv2es_builders.build import BuildRequest, BuildResult, build
 from fv2es_builders.cache import default_cache_folder
 from fv2es_builders.errors import BuildError, BuildUsageError
-from fv2es_builders.graphs import graph_path
 from fv2es_builders.precision import PRECISIONS, PROFILES
 from fv2es_builders.presets import PRESETS, Preset, preset_by_name
 
@@ -135,7 +134,10 @@ def _tell(console: Console, status: Status, line: str) -> None:
 def _show(console: Console, request: BuildRequest, result: BuildResult) -> None:
     manifest = result.manifest
     if result.made:
-        console.print(_graphs_table(manifest, result.seconds, request.output))
+        console.print(_graphs_table(manifest, result.seconds))
+        if manifest["parity"]["engines"]:
+            console.print(_engines_table(manifest))
+        console.print(_files_table(manifest, request.output))
     name, sha256 = manifest["name"], manifest["sha256"]
     console.print(
         f"{request.output}: {name} in {manifest['precision']} for profile {manifest['profile']}, sha256 {sha256[:12]}, "
@@ -146,18 +148,51 @@ def _show(console: Console, request: BuildRequest, result: BuildResult) -> None:
         console.print("The weights are NOT TRAINED: what is computed with them means nothing.", style="bold yellow")
 
 
-def _graphs_table(manifest: Mapping[str, Any], seconds: Mapping[str, float], repository: Path) -> Table:
-    """A row for each graph: what it is, and how far it is from what it was made from."""
-    table = Table("file", "MB", "seconds", "max |error|", "allowed", "inputs tried", box=None, header_style="bold")
-    paths = {Path(name).stem: name for name in manifest["build"]["files"]}
+def _graphs_table(manifest: Mapping[str, Any], seconds: Mapping[str, float]) -> Table:
+    """A row for each graph: how far it is in float32 from the modules that it was made from."""
+    table = Table("graph", "seconds", "max |error|", "allowed", "inputs tried", box=None, header_style="bold")
     for name, figures in manifest["parity"]["graphs"].items():
-        path = paths.get(name, graph_path(name))
         table.add_row(
-            path,
-            f"{(repository / path).stat().st_size / 1e6:.1f}",
+            name,
             f"{seconds[name]:.1f}" if name in seconds else "cached",
             f"{figures['max_abs']:.1e}",
             f"{figures['atol']:.0e}",
             str(figures["num_cases"]),
         )
+    return table
+
+
+def _engines_table(manifest: Mapping[str, Any]) -> Table:
+    """A row for each output of the engines in their final precision: how far it is from float32 on real utterances."""
+    precision, facts = manifest["precision"], dict(manifest["parity"]["engines"])
+    chain = facts.pop("chain")
+    table = Table(
+        "engine",
+        f"products in {precision}",
+        "output",
+        "max |error|",
+        "mean",
+        "median",
+        "allowed",
+        box=None,
+        header_style="bold",
+    )
+    for name, row in facts.items():
+        lower = f"{row['products'] - len(row['kept'])} of {row['products']}"
+        for output, figures in row["outputs"].items():
+            table.add_row(name, lower, output, *_figures(figures))
+    for output, figures in chain["outputs"].items():
+        table.add_row("all four", "", output, *_figures(figures))
+    table.caption = f"{chain['num_utterances']} real utterances, {chain['same_label']:.1%} with the same top label"
+    return table
+
+
+def _figures(figures: Mapping[str, float]) -> list[str]:
+    return [f"{figures[key]:.1e}" for key in ("max_abs", "mean_abs", "median_abs", "allowed")]
+
+
+def _files_table(manifest: Mapping[str, Any], repository: Path) -> Table:
+    table = Table("file", "MB", box=None, header_style="bold")
+    for name in manifest["build"]["files"]:
+        table.add_row(name, f"{(repository / name).stat().st_size / 1e6:.1f}")
     return table
