@@ -138,7 +138,12 @@ class EmbeddedServer:
                 f"{self.repository} holds no weights, or a build of it was interrupted; "
                 f"run: fv2es build --preset starter --seed 0 --output {self.repository}"
             )
-        profile = json.loads(manifest.read_text(encoding="utf-8"))["profile"]
+        try:
+            profile = json.loads(manifest.read_text(encoding="utf-8")).get("profile", "cpu")
+        except ValueError as error:
+            raise EmbeddedServerError(
+                f"{manifest}: not readable ({error}); build the repository anew: fv2es build"
+            ) from error
         if profile != "cpu":
             raise EmbeddedServerError(
                 f"{self.repository} is of profile {profile}, and the embedded Triton serves profile cpu alone; "
