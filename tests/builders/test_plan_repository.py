@@ -119,11 +119,12 @@ def test_tensorrt_takes_the_graphs(fp16, tiny, tmp_path, model):
     assert facts.onnx_sha256 == manifest_of(fp16)["build"]["files"][source_path(model)]
 
 
-def test_int8(request_of, tiny, tmp_path):
-    """From the same graphs, with quantised products that TensorRT takes."""
+def test_int8(fp16, request_of, tiny, tmp_path):
+    """From the same graphs as `fp16`, with quantised products that TensorRT takes."""
     output = tmp_path / "int8"
     assert build(request_of(output, profile="gpu", precision="int8")).made == ("engines",)
     assert manifest_of(output)["precision"] == "int8"
+    assert manifest_of(output)["sha256"] == manifest_of(fp16)["sha256"]
     quantised = [model for model in ENGINES if b"QuantizeLinear" in (output / source_path(model)).read_bytes()]
     assert quantised
     for model in quantised:
