@@ -47,15 +47,16 @@ def runner_of(path: Path, profile: Profile) -> Runner:
     return session_of(storage_rounded(graph)) if profile == "gpu" and is_mixed(graph) else onnx_runner(path)
 
 
-def real_inputs(graphs: Mapping[str, Path], tokenizer: Path, utterances: Sequence[Utterance]) -> dict[str, NamedInputs]:
+def real_inputs(
+    runners: Mapping[str, Runner], tokenizer: Path, utterances: Sequence[Utterance]
+) -> dict[str, NamedInputs]:
     """What each graph is given for real utterances, by model.
 
     Args:
-        graphs: the four graphs, in any precision that ONNX Runtime executes.
+        runners: execute `visual`, `acoustic` and `text`.
         tokenizer: its tokenizer.json.
         utterances: at least one.
     """
-    runners = {model: onnx_runner(path) for model, path in graphs.items()}
     found: dict[str, list[tuple[str, Arrays]]] = {model: [] for model in ENGINES}
     text = assets.read_tokenizer(tokenizer)
     for place, request in enumerate(requests(utterances, text)):
@@ -117,8 +118,8 @@ def make_engines(
     """
     utterances = [*golden_utterances(), *calibration]
     report(f"running the FP32 graphs on {len(utterances)} real utterances")
-    inputs = real_inputs(graphs, tokenizer, utterances)
     fp32 = {model: onnx_runner(path) for model, path in graphs.items()}
+    inputs = real_inputs(fp32, tokenizer, utterances)
     expected = answers(utterances, assets.read_tokenizer(tokenizer), fp32)
     converters = {}
     for model in ENGINES:
