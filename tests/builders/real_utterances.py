@@ -20,8 +20,9 @@ from fv2es_pipelines.mel import MelGraph
 LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 EMODB = dict(zip("WEAFTN", ("anger", "disgust", "fear", "happiness", "sadness", "neutral"), strict=True))
 OTHER_NAMES = {"angry": "anger", "happy": "happiness", "sad": "sadness", "joy": "happiness"}
-SOUND_S = 1.2
-RIDGE = 0.1
+SOUND_S = 0.78
+"""Two pieces."""
+RIDGE = 1.0
 """Weight of the penalty, relative to the features' variance."""
 SPREAD = 1.5
 """Standard deviation of fitted logits."""
