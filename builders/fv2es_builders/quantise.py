@@ -2,7 +2,8 @@
 
 Ranges come from real inputs. A channel that is much larger than the others would take the range from them; so, as SmoothQuant (Xiao et
 al. 2023) proposes, channels are scaled before they are rounded, and the weights against it, as far as that lowers the error that is
-measured at the product's output. Products whose error stays above a limit are left as they are.
+measured at the product's output. Products whose error stays above a limit are left as they are, and so is the last one before an
+output: it is small, and its error meets nothing that would even it out.
 """
 
 from collections import defaultdict
@@ -14,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from fv2es_builders.mixed import PRODUCTS
+from fv2es_builders.mixed import PRODUCTS, output_layers
 from fv2es_builders.observe import check_values, tensor_values
 from fv2es_builders.parity import Arrays
 from fv2es_pipelines.specification import Profile
@@ -48,7 +49,7 @@ class Choice:
     high: float
     """Largest value."""
     error: float
-    """Root mean square error of the product's output, relative to the output's deviation from its mean."""
+    """Root mean square error of the product's outputs, each relative to its deviation from its mean."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,11 +80,13 @@ def study_products(
     weights = {tensor.name: tensor for tensor in plain.graph.initializer}
     operators = ("MatMul",) if profile == "cpu" else ("Conv", "MatMul")
     raw = {value.name for value in plain.graph.input} if raw_input else set()
+    last = output_layers(plain)
     products = [
         node
         for node in plain.graph.node
         if node.op_type in operators
         and node.input[0] not in raw
+        and node.name not in last
         and node.input[1] in weights
         and (node.op_type == "Conv" or len(weights[node.input[1]].dims) == 2)
     ]
@@ -273,9 +276,7 @@ def _of_matrices(
             rows = _rounded(each.rows * factor, low, high, profile)
             exact = np.concatenate([each.rows @ kernels[node.input[1]] for node in read_by[name]], axis=1)
             wrong = np.concatenate([rows @ back[node.input[1]] for node in read_by[name]], axis=1) - exact
-            spread = np.square(exact - exact.mean(axis=0)).mean()
-            error = float(np.sqrt(np.square(wrong).mean() / max(spread, 1e-30)))
-            found[name] = Choice(scale=scale, low=low, high=high, error=error)
+            found[name] = Choice(scale=scale, low=low, high=high, error=_relative(wrong, exact))
         return found
 
     def cost(choices: Mapping[str, Choice]) -> float:
@@ -286,6 +287,16 @@ def _of_matrices(
     best = min(scaled, key=cost)
     taken = best if cost(best) < WORTH * cost(plain) else plain
     return {node.name: taken[name] for name, nodes in read_by.items() for node in nodes}
+
+
+def _relative(wrong: "Floats", exact: "Floats") -> float:
+    """Error [rows, outputs] in units of each output's deviation, root mean square over all.
+
+    Each output counts alike: transformers have a few that are a hundred times the others, which would hide what is done to these.
+    """
+    spread = exact.var(axis=0)
+    spread = np.maximum(spread, max(0.1 * float(np.median(spread)), 1e-30))  # one that is always the same needs no steps
+    return float(np.sqrt(np.mean(np.square(wrong).mean(axis=0) / spread)))
 
 
 def _scale(tensor_sizes: "Floats", weight_sizes: "Floats", migration: float) -> "Floats":
