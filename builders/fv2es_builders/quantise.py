@@ -295,7 +295,9 @@ def _relative(wrong: "Floats", exact: "Floats") -> float:
     Each output counts alike: transformers have a few that are a hundred times the others, which would hide what is done to these.
     """
     spread = exact.var(axis=0)
-    spread = np.maximum(spread, max(0.1 * float(np.median(spread)), 1e-30))  # one that is always the same needs no steps
+    spread = np.maximum(
+        spread, max(0.1 * float(np.median(spread)), 1e-30)
+    )  # one that is always the same needs no steps
     return float(np.sqrt(np.mean(np.square(wrong).mean(axis=0) / spread)))
 
 
