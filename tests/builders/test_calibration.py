@@ -47,6 +47,6 @@ def test_neither_face_nor_sound(tmp_path, detector):
         for _ in range(10):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
-    with pytest.raises(CalibrationError, match="grey.mp4: neither a face nor sound was found in it") as caught:
+    with pytest.raises(CalibrationError, match=r"grey\.mp4: neither a face nor sound was found in it") as caught:
         film_utterances(film, detector)
     assert caught.value.subject == str(film)

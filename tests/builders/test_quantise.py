@@ -11,18 +11,30 @@ from fv2es_builders.gpu_speed import parity_inputs
 from fv2es_builders.parity import PRECISION_TOLERANCES as TOLERANCES
 from fv2es_builders.parity import Case, accept_outputs, session_of
 from fv2es_builders.precision import converter
-from fv2es_builders.quantise import quantised, study_products
+from fv2es_builders.quantise import Study, study_products
+from fv2es_pipelines.specification import Profile
 
 ANY_ERROR = 10.0
 MODELS = ("visual", "acoustic", "text", "fusion")
 
 
 def graph_of(text: str, **weights: np.ndarray) -> onnx.ModelProto:
+    """A graph with the output Y, which goes through one more product, `last`: the last one is never rounded."""
     graph = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 20]> g {text}')
     for place, node in enumerate(graph.graph.node):
         node.name = f"node {place}"
+        node.output[:] = ["y" if name == "Y" else name for name in node.output]
+    size = graph.graph.output[0].type.tensor_type.shape.dim[-1].dim_value
+    graph.graph.node.append(onnx.helper.make_node("MatMul", ["y", "same"], ["Y"], name="last"))
+    weights["same"] = np.eye(size, dtype=np.float32)
     graph.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
     return graph
+
+
+def quantised(study: Study, *, limit: float, profile: Profile) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    lower, (*kept, last) = quantise.quantised(study, limit=limit, profile=profile)
+    assert last == "last"
+    return lower, tuple(kept)
 
 
 def relative_error(graph: onnx.ModelProto, lower: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> float:
@@ -55,14 +67,15 @@ def test_error_is_what_comes_out(product, rows, profile):
     assert kept == ()
     measured = relative_error(product, lower, {"X": rows})
     assert 1e-3 < measured < 0.03
-    assert study.choices["node 0"].error == pytest.approx(measured, rel=0.02)
+    assert study.choices["node 0"].error == pytest.approx(measured, rel=0.1)
 
 
-def test_rounding_by_hand():
+def test_rounding_by_hand(monkeypatch):
     """Range -1..2 on a CPU: step 3/255, zero at 85; weights -127..127 by column."""
     graph = graph_of(
         "(float[N, 2] X) => (float[N, 2] Y) { Y = MatMul(X, W) }", W=np.array([[1.27, 0.0], [0.635, -2.54]], np.float32)
     )
+    monkeypatch.setattr(quantise, "WORTH", 0.0)  # channels are not scaled
     rows = np.array([[-1.0, 2.0], [0.5, 0.001]], np.float32)
     study = study_products(graph, [{"X": rows}], "cpu", raw_input=False)
     lower, _ = quantised(study, limit=ANY_ERROR, profile="cpu")
@@ -100,7 +113,7 @@ def test_limit(product, rows):
     assert quantised(study, limit=error, profile="cpu")[1] == ()
     lower, kept = quantised(study, limit=0.99 * error, profile="cpu")
     assert kept == ("node 0",)
-    assert [node.op_type for node in lower.graph.node] == ["MatMul"]
+    assert [node.op_type for node in lower.graph.node] == ["MatMul", "MatMul"]
 
 
 def test_same_each_time(product, rows):
