@@ -109,7 +109,7 @@ def fitted_graphs(
     inputs, present = _head_inputs(graphs, tokenizer, utterances)
     wanted = np.eye(len(LABELS))[labels] - 1 / len(LABELS)  # [U, labels]
     heads = {}
-    for name, column in (("visual_out", 0), ("acoustic_out", 1), ("out", 2)):
+    for name, column in (("out", 0), ("visual_out", 1), ("acoustic_out", 2)):
         features, targets = inputs[name][present[:, column]], wanted[present[:, column]]
         mean = features.mean(axis=0)
         centred = (features - mean).astype(np.float64)

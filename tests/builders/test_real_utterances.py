@@ -22,12 +22,12 @@ STARTER = Path(__file__).resolve().parents[2] / "model_repository"
 
 
 def fitted(data: Path, folder: Path, count: int) -> tuple[dict[str, Path], list[Utterance]]:
-    """Starter graphs with heads fitted to `count` utterances, and as many others."""
+    """Starter graphs with heads fitted to 112 utterances, and `count` others."""
     graphs = {model: STARTER / graph_path(model) for model in ENGINES}
     if not all(path.is_file() for path in graphs.values()):
         pytest.skip("no weights in model_repository; run: make weights")
-    seen, labels = compose(data, count)
-    others, _ = compose(data, count, skip=count)
+    seen, labels = compose(data, 112)
+    others, _ = compose(data, count, skip=112)
     return fitted_graphs(graphs, TOKENIZER, seen, labels, folder), others
 
 
