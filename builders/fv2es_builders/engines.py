@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from fv2es_builders import assets
-from fv2es_builders.errors import LabelsChanged, ParityError
+from fv2es_builders.errors import BuildUsageError, LabelsChanged, ParityError
 from fv2es_builders.golden.utterances import golden_utterances
 from fv2es_builders.graphs import ENGINES, Report, graph_path
 from fv2es_builders.mixed import is_mixed, storage_rounded
@@ -139,6 +139,10 @@ def make_engines(
             run = runner_of(paths[model], profile)
             outputs = accept_engine(paths[model], run, source=fp32[model], inputs=inputs[model], precision=precision)
             facts[model] = {"products": converted.products, "kept": list(converted.kept), "outputs": outputs}
+        if all(len(facts[model]["kept"]) == facts[model]["products"] for model in ENGINES):
+            raise BuildUsageError(
+                f"{precision} leaves every product in FP32 (limit {limit:g}): nothing would be gained; choose a higher precision"
+            )
         report("comparing all four together")
         runners = {model: runner_of(path, profile) for model, path in paths.items()}
         found = answers(utterances, assets.read_tokenizer(tokenizer), runners)
