@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from fv2es_builders import assets
-from fv2es_builders.errors import LabelsChanged, ParityError
+from fv2es_builders.errors import BuildUsageError, LabelsChanged, ParityError
 from fv2es_builders.golden.utterances import golden_utterances
 from fv2es_builders.graphs import ENGINES, Report, graph_path
 from fv2es_builders.mixed import is_mixed, storage_rounded
@@ -27,7 +27,7 @@ from fv2es_builders.utterances import Runner, Utterance, answers, graph_inputs, 
 from fv2es_pipelines.specification import Profile
 
 NamedInputs = Sequence[tuple[str, Arrays]]
-"""Pairs of a case's name and its inputs."""
+"""What one graph is given: the name of the request that it is from, and the arrays."""
 
 CHAIN_OUTPUTS: Final[Mapping[str, tuple[str, ...]]] = {
     "fp32": ("LOGITS", "PROBABILITIES"),
@@ -59,9 +59,9 @@ def real_inputs(
     """
     found: dict[str, list[tuple[str, Arrays]]] = {model: [] for model in ENGINES}
     text = assets.read_tokenizer(tokenizer)
-    for place, request in enumerate(requests(utterances, text)):
+    for number, request in enumerate(requests(utterances, text)):
         for model, inputs in graph_inputs(request, runners):
-            found[model].append((f"real request {place}", inputs))
+            found[model].append((f"real request {number}", inputs))
     return dict(found)
 
 
@@ -121,10 +121,12 @@ def make_engines(
     fp32 = {model: onnx_runner(path) for model, path in graphs.items()}
     inputs = real_inputs(fp32, tokenizer, utterances)
     expected = answers(utterances, assets.read_tokenizer(tokenizer), fp32)
+    # Ranges are taken from every second request, so that the others are new to what is made from these.
+    taken = {name for name, _ in inputs["text"][::2]}
     converters = {}
     for model in ENGINES:
         report(f"measuring {model} for {precision}")
-        every_second = [arrays for _, arrays in inputs[model][::2]]  # the rest is new to what is made from these
+        every_second = [arrays for name, arrays in inputs[model] if name in taken]
         converters[model] = converter(
             graphs[model], model=model, precision=precision, calibration=every_second, profile=profile
         )
@@ -139,13 +141,17 @@ def make_engines(
             run = runner_of(paths[model], profile)
             outputs = accept_engine(paths[model], run, source=fp32[model], inputs=inputs[model], precision=precision)
             facts[model] = {"products": converted.products, "kept": list(converted.kept), "outputs": outputs}
+        if all(len(facts[model]["kept"]) == facts[model]["products"] for model in ENGINES):
+            raise BuildUsageError(
+                f"{precision} leaves every product in FP32 (limit {limit:g}): nothing would be gained; choose a higher precision"
+            )
         report("comparing all four together")
         runners = {model: runner_of(path, profile) for model, path in paths.items()}
         found = answers(utterances, assets.read_tokenizer(tokenizer), runners)
         facts["chain"] = accept_chain(folder, found, expected, [each.name for each in utterances], precision)
         return facts
 
-    *looser, last = INT8_LIMITS if precision == "int8" else INT8_LIMITS[:1]
+    *looser, last = INT8_LIMITS if precision == "int8" else INT8_LIMITS[-1:]
     for limit in looser:
         try:
             return proven(limit)

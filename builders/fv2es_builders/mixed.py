@@ -102,7 +102,9 @@ def mixed_precision(
     kept = _kept(graph, low, raw_input=raw_input, largest=largest or {})
     _write_types(graph, low, kept)
     if low == "bf16":
-        copy.opset_import[0].version = max(_BF16_OPSET, copy.opset_import[0].version)
+        for opset in copy.opset_import:
+            if opset.domain in ("", "ai.onnx"):
+                opset.version = max(_BF16_OPSET, opset.version)
     onnx.checker.check_model(copy, full_check=True)
     products = [node.name for node in copy.graph.node if node.op_type in PRODUCTS and node.name in kept]
     return copy, tuple(products)
@@ -113,7 +115,7 @@ def _kept(graph: _Graph, low: LowType, *, raw_input: bool, largest: Mapping[str,
     nodes = graph.proto.node
     kept = {node.name for node in nodes if node.op_type in _SENSITIVE or _is_sum(graph, node)}
     kept |= _before_layers(graph, {"LayerNormalization"} if raw_input else {*PRODUCTS, "LayerNormalization"})
-    kept |= _output_layers(graph)
+    kept |= _output_layers(graph.makers, [value.name for value in graph.proto.output])
     limit = LARGEST[low] / HEADROOM
     kept |= {node.name for node in nodes if any(_size(graph, largest, name) > limit for name in _tensors(node))}
     for node in reversed(nodes):  # users come later in the order of a graph
@@ -150,12 +152,17 @@ def _before_layers(graph: _Graph, ends: set[str]) -> set[str]:
     return names
 
 
-def _output_layers(graph: _Graph) -> set[str]:
-    """Nodes from the last product on, seen from each output."""
+def output_layers(model: onnx.ModelProto) -> set[str]:
+    """Names of the nodes from the last product on, seen from each output."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    return _output_layers(makers, [value.name for value in model.graph.output])
+
+
+def _output_layers(makers: Mapping[str, onnx.NodeProto], outputs: Sequence[str]) -> set[str]:
     names: set[str] = set()
-    waiting = [value.name for value in graph.proto.output]
+    waiting = list(outputs)
     while waiting:
-        node = graph.makers.get(waiting.pop())
+        node = makers.get(waiting.pop())
         if node is None or node.name in names:
             continue
         names.add(node.name)
@@ -234,7 +241,7 @@ def storage_rounded(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    values = onnx.shape_inference.infer_shapes(copy).graph.value_info
+    values = onnx.shape_inference.infer_shapes(copy, strict_mode=True).graph.value_info
     low_types = {value.name: value.type.tensor_type.elem_type for value in values}
     low_types = {name: low for name, low in low_types.items() if low in _ONNX_TYPES.values()}
     nodes: list[onnx.NodeProto] = []
