@@ -59,3 +59,15 @@ class ShapeMismatch(ParityError):
             f"{candidate.name}: {output} has shape {list(found)} on {case} inputs, expected {list(expected)}; "
             f"the file was not admitted, replay it from {candidate}",
         )
+
+
+class TrainingDataError(BuildError):
+    """A data set is absent, or not laid out as training expects it. `source` names the file or folder."""
+
+    def __init__(self, source: Path, message: str) -> None:
+        self.source = source
+        super().__init__(f"{source}: {message}")
+
+
+class TrainingError(BuildError):
+    """Training cannot go on: the loss is not a number, or a checkpoint belongs to another run."""
