@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -10,51 +10,58 @@ from rich.console import Console
 
 from fv2es_builders.errors import BuildError, BuildUsageError
 from fv2es_builders.presets import PRESETS, preset_by_name
+from fv2es_builders.training.loop import FitResult, Log
+from fv2es_builders.training.runs import RunRequest, run_text, run_visual
 
 EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 
+RUNS: Final[Mapping[str, Callable[[RunRequest, Log], FitResult]]] = {"visual": run_visual, "text": run_text}
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m fv2es_builders.train", description="Train a branch of the model, or its fusion."
+        prog="python -m fv2es_builders.train",
+        description="Train a branch of the model, or its fusion. A run that was stopped goes on when given again.",
     )
-    parser.add_argument("part", choices=("visual",))
+    parser.add_argument("part", choices=tuple(RUNS))
     parser.add_argument("--preset", default="starter", help=f"one of {', '.join(PRESETS)} (default: %(default)s)")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data sets")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="gets checkpoints, log and weights")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=45)
+    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="folder with the text encoder's tokenizer.json")
+    parser.add_argument("--epochs", type=int, help="instead of the recipe's")
+    parser.add_argument("--learning-rate", type=float, help="instead of the recipe's")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command: 0 done, 1 failed, 2 bad usage."""
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
-    try:
-        options = _parser().parse_args(argv)
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else EXIT_USAGE
-    try:
-        from fv2es_builders.training.faces import halves, load_faces, without_copies
-        from fv2es_builders.training.loop import fit
-        from fv2es_builders.training.recipe import Recipe
-        from fv2es_builders.training.visual import VisualTask
+    """Run the command.
 
-        preset = preset_by_name(options.preset)
-        recipe = Recipe(epochs=options.epochs, batch=128, learning_rate=0.06, warmup=0.15, bfloat16=True, patience=options.epochs, seed=options.seed)
-        held = load_faces(options.data / "fer2013" / "public_test.npz", preset.labels)
-        train = without_copies(load_faces(options.data / "fer2013" / "training.npz", preset.labels), held)
-        validation, _ = halves(held, seed=0)
-        def log(line: str) -> None:
-            print(time.strftime("%H:%M:%S"), line, flush=True)
-        log(f"{len(train)} faces to train on, {len(validation)} to choose by")
-        fit(VisualTask(preset, recipe, train, validation), recipe, options.output, log)
+    Args:
+        argv: what follows the module's name on the command line; None: taken from the process.
+
+    Returns:
+        0 done, 1 the training failed, 2 bad usage.
+    """
+    console, errors = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        options = vars(_parser().parse_args(argv))
+    except SystemExit as stop:  # argparse has said what is wrong, or printed its help
+        return stop.code if isinstance(stop.code, int) else EXIT_USAGE
+
+    def log(line: str) -> None:
+        console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False)
+
+    try:
+        run, preset = RUNS[options.pop("part")], preset_by_name(options.pop("preset"))
+        result = run(RunRequest(preset=preset, **options), log)
     except BuildUsageError as error:
         errors.print(f"train: {error}", markup=False)
         return EXIT_USAGE
     except (BuildError, OSError) as error:
         errors.print(f"train: {error}", markup=False)
         return EXIT_FAILED
+    log(f"best score {result.score:.4f} after epoch {result.epoch}: {result.best}")
     return EXIT_DONE
