@@ -11,13 +11,17 @@ from rich.console import Console
 from fv2es_builders.errors import BuildError, BuildUsageError
 from fv2es_builders.presets import PRESETS, preset_by_name
 from fv2es_builders.training.loop import FitResult, Log
-from fv2es_builders.training.runs import RunRequest, run_text, run_visual
+from fv2es_builders.training.runs import RunRequest, run_acoustic, run_text, run_visual
 
 EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 
-RUNS: Final[Mapping[str, Callable[[RunRequest, Log], FitResult]]] = {"visual": run_visual, "text": run_text}
+RUNS: Final[Mapping[str, Callable[[RunRequest, Log], FitResult]]] = {
+    "visual": run_visual,
+    "text": run_text,
+    "acoustic": run_acoustic,
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -32,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="folder with the text encoder's tokenizer.json")
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     parser.add_argument("--learning-rate", type=float, help="instead of the recipe's")
+    parser.add_argument("--held-out", nargs="*", default=(), metavar="SPEAKER", help="acoustic: speakers to choose by")
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
     return parser
 
@@ -56,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         run, preset = RUNS[options.pop("part")], preset_by_name(options.pop("preset"))
+        options["held_out"] = tuple(options["held_out"])
         result = run(RunRequest(preset=preset, **options), log)
     except BuildUsageError as error:
         errors.print(f"train: {error}", markup=False)

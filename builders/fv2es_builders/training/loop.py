@@ -77,10 +77,12 @@ def fit(task: Task, recipe: Recipe, folder: Path, log: Log) -> FitResult:
     run.resume(folder / STATE_FILE, log)
     while not run.over:
         started = time.monotonic()
-        torch.manual_seed(recipe.seed * 1_000_003 + run.epoch)  # dropout of this epoch, whether or not the run was stopped
+        torch.manual_seed(
+            recipe.seed * 1_000_003 + run.epoch
+        )  # dropout of this epoch, whether or not the run was stopped
         loss = run.train_epoch(log)
         scores = dict(task.scores(run.averaged.eval()))
-        line = {"epoch": run.epoch, "loss": loss, **scores, "seconds": round(time.monotonic() - started, 1)}
+        line = {"epoch": run.epoch - 1, "loss": loss, **scores, "seconds": round(time.monotonic() - started, 1)}
         better = run.judge(scores["score"])
         if better:
             _atomically(folder / BEST_FILE, lambda path: save_file(_plain(run.averaged), path))

@@ -7,10 +7,12 @@ from typing import Final
 
 from fv2es_builders.assets import encoder_weights, load_tokenizer, tokenizer_file
 from fv2es_builders.presets import Preset
+from fv2es_builders.training.acoustic import AcousticTask
 from fv2es_builders.training.comments import comment_halves, load_comments
 from fv2es_builders.training.faces import halves, load_faces, without_copies
 from fv2es_builders.training.loop import FitResult, Log, fit
 from fv2es_builders.training.recipe import Recipe
+from fv2es_builders.training.speech import load_emodb
 from fv2es_builders.training.text import TextTask
 from fv2es_builders.training.visual import VisualTask
 
@@ -26,6 +28,17 @@ TEXT_RECIPE: Final = Recipe(
     weight_decay=0.01,
     average=0.995,
     max_gradient=1.0,
+    bfloat16=True,
+)
+ACOUSTIC_RECIPE: Final = Recipe(
+    epochs=40,
+    batch=16,
+    learning_rate=1e-3,
+    optimizer="adamw",
+    weight_decay=0.05,
+    average=0.99,
+    max_gradient=1.0,
+    patience=40,
     bfloat16=True,
 )
 
@@ -46,6 +59,8 @@ class RunRequest:
     learning_rate: float | None = None
     """Instead of the recipe's."""
     seed: int = 0
+    held_out: tuple[str, ...] = ()
+    """Speakers to choose by and not to train on."""
 
     def recipe(self, default: Recipe) -> Recipe:
         """The recipe with what is asked for instead."""
@@ -72,7 +87,13 @@ def run_text(request: RunRequest, log: Log) -> FitResult:
         load_comments(request.data / "goemotions_ekman" / "dev.tsv", request.preset.labels), seed=SPLIT_SEED
     )
     log(f"{len(train)} comments to train on, {len(choose)} to choose by")
-    task = TextTask(
-        request.preset, recipe, train, choose, tokenizer=tokenizer, encoder_weights=encoder_weights(size)
-    )
+    task = TextTask(request.preset, recipe, train, choose, tokenizer=tokenizer, encoder_weights=encoder_weights(size))
     return fit(task, recipe, request.output, log)
+
+
+def run_acoustic(request: RunRequest, log: Log) -> FitResult:
+    """Train the acoustic branch on EmoDB, without the speakers that are held out."""
+    recipe = request.recipe(ACOUSTIC_RECIPE)
+    train, choose = load_emodb(request.data / "emodb", request.preset.labels).parted(request.held_out)
+    log(f"{len(train)} sentences to train on, {len(choose)} of speakers {', '.join(request.held_out)} to choose by")
+    return fit(AcousticTask(request.preset, recipe, train, choose), recipe, request.output, log)
