@@ -1,7 +1,7 @@
 """Training of the acoustic branch on spoken sentences with one label each, pieces and sequence together."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -90,7 +90,7 @@ class AcousticSettings:
     """Share of the probe in the loss."""
     repeats: int = 1
     """How often an epoch passes over the set, each time augmented anew."""
-    augment: SoundAugmentSettings = SoundAugmentSettings()
+    augment: SoundAugmentSettings = field(default_factory=SoundAugmentSettings)
 
 
 class AcousticTask:

@@ -4,20 +4,20 @@ import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 
 from fv2es_builders.errors import BuildError, BuildUsageError
 from fv2es_builders.presets import PRESETS, preset_by_name
-from fv2es_builders.training.loop import FitResult, Log
+from fv2es_builders.training.loop import Log
 from fv2es_builders.training.runs import RunRequest, run_acoustic, run_text, run_visual
 
 EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 
-RUNS: Final[Mapping[str, Callable[[RunRequest, Log], FitResult]]] = {
+RUNS: Final[Mapping[str, Callable[[RunRequest, Log], dict[str, Any]]]] = {
     "visual": run_visual,
     "text": run_text,
     "acoustic": run_acoustic,
@@ -69,5 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BuildError, OSError) as error:
         errors.print(f"train: {error}", markup=False)
         return EXIT_FAILED
-    log(f"best score {result.score:.4f} after epoch {result.epoch}: {result.best}")
+    for name, scores in result["scores"].items():
+        figures = " ".join(f"{key} {value:.4g}" for key, value in scores.items() if not isinstance(value, dict))
+        log(f"{name}: {figures}")
     return EXIT_DONE

@@ -2,13 +2,14 @@
 
 import io
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
 import av
 import numpy as np
 import torch
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
 from torch import Tensor
 
 from fv2es_builders.training.sound_augment import mu_law
@@ -32,7 +33,7 @@ def _coded(wave: Tensor, codec: str, container: str, rate_hz: int, bits_per_s: i
     """Encoded and decoded, cut to the length it had; encoders add silence at the start, which stays."""
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
-        stream = output.add_stream(codec, rate=rate_hz, layout="mono")
+        stream = cast(AudioStream, output.add_stream(codec, rate=rate_hz, layout="mono"))
         stream.bit_rate = bits_per_s
         resampler = AudioResampler(format=stream.format, layout="mono", rate=rate_hz, frame_size=stream.frame_size)
         frame = AudioFrame.from_ndarray(wave.numpy()[None], format="flt", layout="mono")
@@ -44,7 +45,7 @@ def _coded(wave: Tensor, codec: str, container: str, rate_hz: int, bits_per_s: i
     file.seek(0)
     back = AudioResampler(format="flt", layout="mono", rate=constants.SAMPLE_RATE_HZ)
     parts = []
-    with av.open(file) as source:
+    with av.open(file, "r") as source:
         for decoded in source.decode(audio=0):
             parts += [part.to_ndarray()[0] for part in back.resample(decoded)]
         parts += [part.to_ndarray()[0] for part in back.resample(None)]

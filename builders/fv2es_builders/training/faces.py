@@ -62,7 +62,7 @@ def halves(faces: Faces, *, seed: int) -> tuple[Faces, Faces]:
     """Two disjoint halves, every label split evenly: one to choose and calibrate by, one to report."""
     generator = torch.Generator().manual_seed(seed)
     first, second = [], []
-    for label in faces.labels.unique():
+    for label in range(int(faces.labels.max()) + 1):
         rows = torch.nonzero(faces.labels == label)[:, 0]
         rows = rows[torch.randperm(len(rows), generator=generator)]
         first.append(rows[::2])

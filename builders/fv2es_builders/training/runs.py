@@ -1,25 +1,38 @@
 """The runs behind the command: which data, which recipe, which task."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
+from torch import Tensor, nn
 
 from fv2es_builders.assets import encoder_weights, load_tokenizer, tokenizer_file
 from fv2es_builders.presets import Preset
-from fv2es_builders.training.acoustic import AcousticTask
-from fv2es_builders.training.comments import comment_halves, load_comments
+from fv2es_builders.training.acoustic import AcousticTask, sound_logits
+from fv2es_builders.training.comments import Comments, comment_halves, load_comments
 from fv2es_builders.training.faces import halves, load_faces, without_copies
-from fv2es_builders.training.loop import FitResult, Log, fit
+from fv2es_builders.training.finish import Judged, finish
+from fv2es_builders.training.loop import Log, fit, load_best
 from fv2es_builders.training.recipe import Recipe
+from fv2es_builders.training.scores import Matrix
+from fv2es_builders.training.sequence import SequenceTask, single_logits
 from fv2es_builders.training.speech import load_emodb
-from fv2es_builders.training.text import TextTask
-from fv2es_builders.training.visual import VisualTask
+from fv2es_builders.training.text import TextTask, text_logits
+from fv2es_builders.training.text_augment import spoken
+from fv2es_builders.training.visual import VisualTask, face_bank
 
 SPLIT_SEED: Final = 0
 """Of every split of validation data into a half to choose by and a half to report: the same in all runs."""
 
 VISUAL_RECIPE: Final = Recipe(epochs=45, batch=128, learning_rate=0.06, warmup=0.15, bfloat16=True, patience=45)
+SEQUENCE_RECIPE: Final = Recipe(
+    epochs=8, batch=128, learning_rate=5e-4, optimizer="adamw", weight_decay=0.01, max_gradient=1.0, patience=8
+)
+NUM_FORMS: Final = 3
+"""Augmented forms of each face that the part over time learns from."""
 TEXT_RECIPE: Final = Recipe(
     epochs=3,
     batch=64,
@@ -68,32 +81,101 @@ class RunRequest:
         return dataclasses.replace(default, **{name: value for name, value in own.items() if value is not None})  # type: ignore[arg-type]
 
 
-def run_visual(request: RunRequest, log: Log) -> FitResult:
-    """Train the convolutions on FER2013."""
+def run_visual(request: RunRequest, log: Log) -> dict[str, Any]:
+    """Train the convolutions on FER2013, then the part over time on their features."""
+    preset, folder = request.preset, request.data / "fer2013"
     recipe = request.recipe(VISUAL_RECIPE)
-    held_out = load_faces(request.data / "fer2013" / "public_test.npz", request.preset.labels)
-    train = without_copies(load_faces(request.data / "fer2013" / "training.npz", request.preset.labels), held_out)
-    choose, _ = halves(held_out, seed=SPLIT_SEED)
-    log(f"{len(train)} faces to train on, {len(choose)} to choose by")
-    return fit(VisualTask(request.preset, recipe, train, choose), recipe, request.output, log)
-
-
-def run_text(request: RunRequest, log: Log) -> FitResult:
-    """Fine-tune the text encoder on GoEmotions."""
-    recipe, size = request.recipe(TEXT_RECIPE), request.preset.text
-    tokenizer = load_tokenizer(tokenizer_file(size, request.tokenizer), vocabulary=size.config["vocab_size"])
-    train = load_comments(request.data / "goemotions_ekman" / "train.tsv", request.preset.labels)
-    choose, _ = comment_halves(
-        load_comments(request.data / "goemotions_ekman" / "dev.tsv", request.preset.labels), seed=SPLIT_SEED
+    held_out = load_faces(folder / "public_test.npz", preset.labels)
+    train = without_copies(load_faces(folder / "training.npz", preset.labels), held_out)
+    choose, report = halves(held_out, seed=SPLIT_SEED)
+    log(f"{len(train)} faces to train on, {len(choose)} to choose by, {len(report)} to report on")
+    task = VisualTask(preset, recipe, train, choose)
+    fit(task, recipe, request.output / "trunk", log)
+    net = task.module
+    load_best(net, request.output / "trunk")
+    log("computing features for the part over time")
+    banks = [
+        face_bank(net, train, num_forms=NUM_FORMS, seed=request.seed),
+        *(face_bank(net, own, num_forms=0, seed=request.seed) for own in (choose, report)),
+    ]
+    sequence_recipe = dataclasses.replace(SEQUENCE_RECIPE, seed=request.seed)
+    sequence_task = SequenceTask(preset, sequence_recipe, banks[0], banks[1])
+    fit(sequence_task, sequence_recipe, request.output / "sequence", log)
+    sequence_net = sequence_task.module
+    load_best(sequence_net, request.output / "sequence")
+    sequence_net.eval()
+    judged = [
+        Judged(logits=single_logits(sequence_net, bank.features[0]), targets=one_hot(bank.labels, preset))
+        for bank in banks[1:]
+    ]
+    return finish(
+        nn.ModuleDict({"V": net.V, "v_flatten": net.v_flatten, **dict(sequence_net.named_children())}),
+        sequence_net.v_out,
+        request.output,
+        labels=preset.labels,
+        known=known_labels(train.labels, preset),
+        choose=judged[0],
+        report={"report": judged[1]},
     )
-    log(f"{len(train)} comments to train on, {len(choose)} to choose by")
-    task = TextTask(request.preset, recipe, train, choose, tokenizer=tokenizer, encoder_weights=encoder_weights(size))
-    return fit(task, recipe, request.output, log)
 
 
-def run_acoustic(request: RunRequest, log: Log) -> FitResult:
-    """Train the acoustic branch on EmoDB, without the speakers that are held out."""
-    recipe = request.recipe(ACOUSTIC_RECIPE)
-    train, choose = load_emodb(request.data / "emodb", request.preset.labels).parted(request.held_out)
+def run_text(request: RunRequest, log: Log) -> dict[str, Any]:
+    """Fine-tune the text encoder on GoEmotions."""
+    preset, folder = request.preset, request.data / "goemotions_ekman"
+    recipe, size = request.recipe(TEXT_RECIPE), preset.text
+    tokenizer = load_tokenizer(tokenizer_file(size, request.tokenizer), vocabulary=size.config["vocab_size"])
+    train = load_comments(folder / "train.tsv", preset.labels)
+    choose, report = comment_halves(load_comments(folder / "dev.tsv", preset.labels), seed=SPLIT_SEED)
+    log(f"{len(train)} comments to train on, {len(choose)} to choose by, {len(report)} to report on")
+    task = TextTask(preset, recipe, train, choose, tokenizer=tokenizer, encoder_weights=encoder_weights(size))
+    fit(task, recipe, request.output, log)
+    net = task.module
+    load_best(net, request.output)
+    net.eval()
+
+    def judged(own: Comments, change: Callable[[str], str] = str) -> Judged:
+        logits = text_logits(net, tokenizer, [change(text) for text in own.texts])
+        return Judged(logits=logits, targets=own.targets.numpy())
+
+    return finish(
+        net,
+        net.t_out,
+        request.output,
+        labels=preset.labels,
+        known=(train.targets.sum(dim=0) > 0).tolist(),
+        choose=judged(choose),
+        report={"report": judged(report), "report_as_spoken": judged(report, spoken)},
+    )
+
+
+def run_acoustic(request: RunRequest, log: Log) -> dict[str, Any]:
+    """Train the acoustic branch on EmoDB, without the speakers that are held out; these choose and calibrate."""
+    preset, recipe = request.preset, request.recipe(ACOUSTIC_RECIPE)
+    train, choose = load_emodb(request.data / "emodb", preset.labels).parted(request.held_out)
     log(f"{len(train)} sentences to train on, {len(choose)} of speakers {', '.join(request.held_out)} to choose by")
-    return fit(AcousticTask(request.preset, recipe, train, choose), recipe, request.output, log)
+    task = AcousticTask(preset, recipe, train, choose)
+    fit(task, recipe, request.output, log)
+    net = task.module
+    load_best(net, request.output)
+    net.eval()
+    judged = Judged(logits=sound_logits(net, choose.waves)[0], targets=one_hot(choose.labels, preset))
+    return finish(
+        net,
+        net.a_out,
+        request.output,
+        labels=preset.labels,
+        known=task.known.tolist(),
+        choose=judged,
+        report={},
+    )
+
+
+def known_labels(labels: Tensor, preset: Preset) -> list[bool]:
+    """Labels of the preset that occur: [C]."""
+    return [bool((labels == label).any()) for label in range(len(preset.labels))]
+
+
+def one_hot(labels: Tensor, preset: Preset) -> Matrix:
+    """Positions [N] -> targets float32 [N, C]."""
+    targets: Matrix = np.eye(len(preset.labels), dtype=np.float32)[labels.numpy()]
+    return targets

@@ -34,7 +34,8 @@ def f1_by_label(called: npt.NDArray[np.bool_], targets: Matrix) -> npt.NDArray[n
     """F1 of each label from yes/no answers [N, C]: float64 [C]; 0 where a label is never right."""
     holds = targets > 0
     right = (called & holds).sum(axis=0)
-    return 2 * right / np.maximum(called.sum(axis=0) + holds.sum(axis=0), 1)
+    scores: npt.NDArray[np.float64] = 2 * right / np.maximum(called.sum(axis=0) + holds.sum(axis=0), 1)
+    return scores
 
 
 def best_thresholds(probabilities: Matrix, targets: Matrix) -> npt.NDArray[np.float64]:

@@ -77,7 +77,7 @@ class SoundAugment:
         return wave[-num:] if len(wave) + num >= constants.SAMPLE_RATE_HZ else wave
 
     def _level(self, wave: Tensor) -> Tensor:
-        return wave * 10 ** (float(self._normal(1)) * self._settings.gain_db / 20)
+        return wave * float(10 ** (float(self._normal(1)) * self._settings.gain_db / 20))
 
     def _respeeded(self, wave: Tensor) -> Tensor:
         factor = 1 + self._uniform(-self._settings.speed, self._settings.speed)
@@ -92,7 +92,8 @@ class SoundAugment:
         echo[0] += 1
         size = len(wave) + len(echo)
         wet = torch.fft.irfft(torch.fft.rfft(wave, size) * torch.fft.rfft(echo, size), size)
-        return wet[: len(wave)]
+        heard: Tensor = wet[: len(wave)]
+        return heard
 
     def _filtered(self, wave: Tensor) -> Tensor:
         """A smooth response of some dB up and down; sometimes nothing above 3.4 kHz to 7 kHz or below 80 Hz to 300 Hz."""
@@ -105,7 +106,8 @@ class SoundAugment:
             response_db = response_db - 60 * (frequency_hz > self._uniform(3400, 7000))
         if self._happens(0.4):
             response_db = response_db - 40 * (frequency_hz < self._uniform(80, 300))
-        return torch.fft.irfft(spectrum * 10 ** (response_db / 20), len(wave))
+        heard: Tensor = torch.fft.irfft(spectrum * torch.pow(10.0, response_db / 20), len(wave))
+        return heard
 
     def _noisy(self, wave: Tensor) -> Tensor:
         """Noise between white and brown, at a ratio to the speech's mean power."""
@@ -114,7 +116,8 @@ class SoundAugment:
         spectrum = spectrum / torch.arange(1, len(spectrum) + 1).float() ** slope
         noise = torch.fft.irfft(spectrum, len(wave))
         ratio = 10 ** (-self._uniform(*self._settings.noise_db) / 20)
-        return wave + noise * (wave.norm() * ratio / noise.norm().clamp(min=1e-9))
+        heard: Tensor = wave + noise * (wave.norm() * ratio / noise.norm().clamp(min=1e-9))
+        return heard
 
     def _masked(self, pieces: Tensor) -> Tensor:
         """A band of up to 20 mels becomes silent in all pieces, and up to 12 frames in one: [p, 4, 32, 32]."""

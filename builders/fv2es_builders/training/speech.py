@@ -62,12 +62,7 @@ def load_emodb(folder: Path, labels: Sequence[str]) -> Speech:
     Raises:
         TrainingDataError: the folder holds no EmoDB, or a file is not named or encoded as it should be.
     """
-    names = {
-        name: position
-        for name, position in zip(
-            EMODB_LABELS, label_positions(tuple(EMODB_LABELS.values()), labels, source=folder), strict=True
-        )
-    }
+    names = dict(zip(EMODB_LABELS, label_positions(tuple(EMODB_LABELS.values()), labels, source=folder), strict=True))
     waves, own, speakers = [], [], []
     for path in sorted(folder.glob("*.flac")) or sorted(folder.glob("*.wav")):
         if len(path.stem) != 7 or path.stem[5] not in {*EMODB_LABELS, EMODB_LEFT_OUT}:
@@ -100,4 +95,5 @@ def read_wave(path: Path) -> npt.NDArray[np.float32]:
     wave = np.concatenate([frame.to_ndarray().reshape(-1) for frame in frames] or [np.zeros(0, np.float32)])
     if len(wave) < constants.MIN_WAVE_SAMPLES:
         raise TrainingDataError(path, f"has {len(wave)} samples; a spectrum needs {constants.MIN_WAVE_SAMPLES}")
-    return wave.astype(np.float32)
+    result: npt.NDArray[np.float32] = wave.astype(np.float32)
+    return result

@@ -75,7 +75,7 @@ class TextTask:
             load_encoder(self._module.T, encoder_weights)
         for name, parameter in self._module.named_parameters():
             if self._settings.frozen_words and name.endswith("word_embeddings.weight"):
-                parameter.requires_grad_(False)
+                parameter.requires_grad = False
             if name.startswith("t_out."):
                 parameter.rate_factor = self._settings.head_factor  # type: ignore[attr-defined]
         positives = train.targets.sum(dim=0).clamp(min=1)

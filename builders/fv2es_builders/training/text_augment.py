@@ -9,7 +9,7 @@ _PLACEHOLDER: Final = re.compile(r"\[(NAME|RELIGION)\]")
 _NAMES: Final = ("John", "Mary", "David", "Anna", "Michael", "Laura", "Tom", "Emma", "Chris", "Sarah", "Kevin", "Julia")
 _RELIGIONS: Final = ("Christian", "Muslim", "Jewish", "Hindu", "Buddhist")
 _FILLERS: Final = ("um", "uh", "well", "you know", "like", "I mean")
-_PUNCTUATION: Final = re.compile(r"[^\w\s'’]+")
+_PUNCTUATION: Final = re.compile(r"[^\w\s'\u2019]+")
 _SPACES: Final = re.compile(r"\s+")
 
 SPOKEN_SHARE: Final = 0.4

@@ -1,7 +1,7 @@
 """Training of the visual branch's convolutions on faces with one label each."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from fv2es_builders.training.face_augment import FaceAugment, FaceAugmentSetting
 from fv2es_builders.training.faces import Faces
 from fv2es_builders.training.recipe import Recipe
 from fv2es_builders.training.scores import Matrix, accuracy, unweighted_recall
+from fv2es_builders.training.sequence import FeatureBank
 
 _EVALUATION_BATCH = 512
 
@@ -56,7 +57,7 @@ class VisualSettings:
     """Share of batches in which pairs of faces are laid over one another, targets likewise (mixup)."""
     weight_power: float = 0.25
     """A label's weight is its number of faces to the power of minus this: 0 all alike, 1 every label counts the same."""
-    augment: FaceAugmentSettings = FaceAugmentSettings()
+    augment: FaceAugmentSettings = field(default_factory=FaceAugmentSettings)
 
 
 class VisualTask:
@@ -69,7 +70,8 @@ class VisualTask:
         self._train, self._validation, self._num_labels = train, validation, len(preset.labels)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            self._module = FaceNet(preset, self._settings.dropout).to(memory_format=torch.channels_last)
+            self._module = FaceNet(preset, self._settings.dropout)
+        self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's stubs
         counts = torch.bincount(train.labels, minlength=self._num_labels).clamp(min=1).float()
         weights = counts**-self._settings.weight_power
         self._weights = weights * counts.sum() / (weights * counts).sum()  # mean 1 over the faces
@@ -123,3 +125,20 @@ def class_probabilities(module: nn.Module, images: Tensor) -> Matrix:
         rows.append(logits.float().softmax(dim=1))
     result: Matrix = torch.cat(rows).numpy()
     return result
+
+
+@torch.no_grad()
+def face_bank(module: FaceNet, faces: Faces, *, num_forms: int, seed: int) -> FeatureBank:
+    """Features of faces in `num_forms` augmented forms; with 0 in one form, as they are. Changes `module` to evaluation."""
+    module.eval()
+    augment = FaceAugment(torch.Generator().manual_seed(seed))
+    forms = []
+    for _ in range(max(num_forms, 1)):
+        rows = []
+        for start in range(0, len(faces), _EVALUATION_BATCH):
+            images = faces.images[start : start + _EVALUATION_BATCH]
+            pictures = augment(images) if num_forms else normalised(images[:, None].float())
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                rows.append(module.features(pictures.contiguous(memory_format=torch.channels_last)).float())
+        forms.append(torch.cat(rows))
+    return FeatureBank(features=torch.stack(forms), labels=faces.labels)
