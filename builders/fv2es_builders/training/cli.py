@@ -11,7 +11,8 @@ from rich.console import Console
 from fv2es_builders.errors import BuildError, BuildUsageError
 from fv2es_builders.presets import PRESETS, preset_by_name
 from fv2es_builders.training.loop import Log
-from fv2es_builders.training.runs import RunRequest, run_acoustic, run_text, run_visual
+from fv2es_builders.training.request import RunRequest
+from fv2es_builders.training.runs import run_acoustic, run_text, run_visual
 
 EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 1

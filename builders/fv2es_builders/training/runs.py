@@ -2,8 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +15,7 @@ from fv2es_builders.training.faces import halves, load_faces, without_copies
 from fv2es_builders.training.finish import Judged, finish
 from fv2es_builders.training.loop import Log, fit, load_best
 from fv2es_builders.training.recipe import Recipe
+from fv2es_builders.training.request import RunRequest
 from fv2es_builders.training.scores import Matrix
 from fv2es_builders.training.sequence import SequenceTask, single_logits
 from fv2es_builders.training.speech import load_emodb
@@ -54,31 +53,6 @@ ACOUSTIC_RECIPE: Final = Recipe(
     patience=40,
     bfloat16=True,
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunRequest:
-    """What a run is asked to do."""
-
-    preset: Preset
-    data: Path
-    """Folder with the data sets, each in its own folder."""
-    output: Path
-    """Gets checkpoints, log and weights."""
-    tokenizer: Path | None = None
-    """Folder with tokenizer.json; None: from the package that carries it."""
-    epochs: int | None = None
-    """Instead of the recipe's."""
-    learning_rate: float | None = None
-    """Instead of the recipe's."""
-    seed: int = 0
-    held_out: tuple[str, ...] = ()
-    """Speakers to choose by and not to train on."""
-
-    def recipe(self, default: Recipe) -> Recipe:
-        """The recipe with what is asked for instead."""
-        own = {"epochs": self.epochs, "learning_rate": self.learning_rate, "seed": self.seed}
-        return dataclasses.replace(default, **{name: value for name, value in own.items() if value is not None})  # type: ignore[arg-type]
 
 
 def run_visual(request: RunRequest, log: Log) -> dict[str, Any]:
