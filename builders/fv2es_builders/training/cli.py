@@ -9,20 +9,27 @@ from typing import Any, Final
 from rich.console import Console
 
 from fv2es_builders.errors import BuildError, BuildUsageError
-from fv2es_builders.presets import PRESETS, preset_by_name
+from fv2es_builders.presets import PRESETS, Preset, preset_by_name
+from fv2es_builders.training.branches import Part
 from fv2es_builders.training.loop import Log
 from fv2es_builders.training.request import RunRequest
-from fv2es_builders.training.runs import run_acoustic, run_text, run_visual
+from fv2es_builders.training.runs import run_acoustic, run_fusion, run_text, run_visual
+from fv2es_builders.training.whole import run_utterances
 
 EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 
-RUNS: Final[Mapping[str, Callable[[RunRequest, Log], dict[str, Any]]]] = {
+ALONE: Final[Mapping[Part, Callable[[RunRequest, Log], dict[str, Any]]]] = {
     "visual": run_visual,
-    "text": run_text,
     "acoustic": run_acoustic,
+    "text": run_text,
+    "fusion": run_fusion,
 }
+"""Runs for presets whose branches are trained on sets of their own."""
+
+WHOLE: Final = ("fv2es-iemocap", "fv2es-mosei")
+"""Presets that are trained on sets of utterances, which have all modalities."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -30,16 +37,37 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m fv2es_builders.train",
         description="Train a branch of the model, or its fusion. A run that was stopped goes on when given again.",
     )
-    parser.add_argument("part", choices=tuple(RUNS))
+    parser.add_argument("part", choices=tuple(ALONE))
     parser.add_argument("--preset", default="starter", help=f"one of {', '.join(PRESETS)} (default: %(default)s)")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data sets")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="gets checkpoints, log and weights")
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="folder with the text encoder's tokenizer.json")
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     parser.add_argument("--learning-rate", type=float, help="instead of the recipe's")
-    parser.add_argument("--held-out", nargs="*", default=(), metavar="SPEAKER", help="acoustic: speakers to choose by")
+    parser.add_argument(
+        "--held-out", action="append", default=[], metavar="SPEAKER", help="EmoDB: a speaker to choose by"
+    )
+    parser.add_argument(
+        "--branch",
+        dest="branches",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="PATH",
+        help="fusion: a trained branch",
+    )
+    parser.add_argument("--encoder", type=Path, metavar="FILE", help="pretrained weights of the text encoder")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="where faces of utterances are kept")
+    parser.add_argument(
+        "--published-split", action="store_true", help="IEMOCAP: the published lists, which share speakers"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
     return parser
+
+
+def _request(preset: Preset, options: dict[str, Any]) -> RunRequest:
+    plain: dict[str, Any] = {name: tuple(own) if isinstance(own, list) else own for name, own in options.items()}
+    return RunRequest(preset=preset, **plain)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,9 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False)
 
     try:
-        run, preset = RUNS[options.pop("part")], preset_by_name(options.pop("preset"))
-        options["held_out"] = tuple(options["held_out"])
-        result = run(RunRequest(preset=preset, **options), log)
+        part, preset = options.pop("part"), preset_by_name(options.pop("preset"))
+        run = run_utterances(part) if preset.name in WHOLE else ALONE[part]
+        result = run(_request(preset, options), log)
     except BuildUsageError as error:
         errors.print(f"train: {error}", markup=False)
         return EXIT_USAGE

@@ -26,6 +26,8 @@ WEIGHTS_FILE: Final = "weights.safetensors"
 """The branch's parameters under the model's names, calibration folded in."""
 CALIBRATION_FILE: Final = "calibration.json"
 REPORT_FILE: Final = "report.json"
+CHOOSE_FILE: Final = "choose.npz"
+"""Logits as served and targets of the data chosen by: what the fusion of separately trained branches is found on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +56,7 @@ def finish(
     Args:
         module: the branch, with its best weights; changed in place.
         out: its layer that makes the logits.
-        folder: gets `weights.safetensors`, `calibration.json` and `report.json`.
+        folder: gets `weights.safetensors`, `calibration.json`, `choose.npz` and `report.json`.
         labels: the preset's.
         known: [C], labels that the data have.
         choose: what thresholds and calibration are found on.
@@ -67,6 +69,12 @@ def finish(
     calibration = calibrated(choose.logits, choose.targets, known=known)
     probabilities = calibration.probabilities(calibration.evidence(choose.logits))
     thresholds = best_thresholds(probabilities, choose.targets)
+    np.savez(
+        folder / CHOOSE_FILE,
+        evidence=calibration.evidence(choose.logits),
+        targets=choose.targets,
+        known=np.array(calibration.known),
+    )
     scores = {
         name: branch_scores(calibration, own, thresholds, labels) for name, own in {"choose": choose, **report}.items()
     }

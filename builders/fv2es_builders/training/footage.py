@@ -75,7 +75,7 @@ def _rgb(path: Path) -> npt.NDArray[np.uint8]:
     try:
         with av.open(str(path)) as container:
             frame = next(container.decode(video=0))
-            picture: npt.NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
+            picture = frame.to_ndarray(format="rgb24").astype(np.uint8)
     except (av.FFmpegError, StopIteration, IndexError) as error:
         raise TrainingDataError(path, f"not a picture that can be decoded ({error})") from error
     return picture

@@ -1,7 +1,7 @@
 """Training on utterances that have pictures, sound and words: one branch alone, or the whole model through its fusion."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import torch
@@ -10,21 +10,12 @@ from torch.nn import functional
 
 from fv2es_builders.modules.fusion import MODALITIES
 from fv2es_builders.modules.model import V2EM
+from fv2es_builders.training.branches import PARAMETERS, Part
 from fv2es_builders.training.footage import Footage
 from fv2es_builders.training.recipe import Recipe
 from fv2es_builders.training.scores import Matrix, best_thresholds, f1_by_label
 from fv2es_builders.training.spectrum import mel_pieces
 from fv2es_builders.training.text import padded
-
-Part = Literal["visual", "acoustic", "text", "fusion"]
-
-PARAMETERS: Final[Mapping[Part, tuple[str, ...]]] = {
-    "visual": ("V.", "v_flatten.", "v_transformer.", "v_out."),
-    "acoustic": ("A.", "a_flatten.", "a_transformer.", "a_out."),
-    "text": ("T.", "t_out."),
-    "fusion": ("",),
-}
-"""Beginnings of the names of the parameters that each part trains."""
 
 TEXT_FACTOR: Final = 0.1
 """The pretrained text encoder's learning rate relative to all else. Source: MME2E's argument `text_lr_factor`."""

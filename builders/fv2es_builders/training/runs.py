@@ -1,19 +1,32 @@
 """The runs behind the command: which data, which recipe, which task."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from fv2es_builders.assets import encoder_weights, load_tokenizer, tokenizer_file
+from fv2es_builders.modules.fusion import MODALITIES
+from fv2es_builders.modules.model import seeded_model
 from fv2es_builders.presets import Preset
 from fv2es_builders.training.acoustic import AcousticTask, sound_logits
+from fv2es_builders.training.branches import load_branch
 from fv2es_builders.training.comments import Comments, comment_halves, load_comments
 from fv2es_builders.training.faces import halves, load_faces, without_copies
-from fv2es_builders.training.finish import Judged, finish
+from fv2es_builders.training.finish import (
+    CALIBRATION_FILE,
+    CHOOSE_FILE,
+    WEIGHTS_FILE,
+    Judged,
+    finish,
+    save_weights,
+)
 from fv2es_builders.training.loop import Log, fit, load_best
+from fv2es_builders.training.pairs import Answers, PairSettings, fused_from_pairs
 from fv2es_builders.training.recipe import Recipe
 from fv2es_builders.training.request import RunRequest
 from fv2es_builders.training.scores import Matrix
@@ -153,3 +166,26 @@ def one_hot(labels: Tensor, preset: Preset) -> Matrix:
     """Positions [N] -> targets float32 [N, C]."""
     targets: Matrix = np.eye(len(preset.labels), dtype=np.float32)[labels.numpy()]
     return targets
+
+
+def run_fusion(request: RunRequest, log: Log) -> dict[str, Any]:
+    """Put branches that were trained on sets of their own together: the whole model's weights.
+
+    `branches` are the outputs of the other three runs: folders with weights and what the branch says about validation data.
+    """
+    preset = request.preset
+    model = seeded_model(preset, request.seed)
+    answers: dict[str, Answers] = {}
+    for folder in request.branches:
+        part = load_branch(model, folder / WEIGHTS_FILE)
+        with np.load(folder / CHOOSE_FILE) as own:
+            answers[part] = Answers(evidence=own["evidence"], targets=own["targets"])
+    fusion = fused_from_pairs(answers, num_labels=len(preset.labels), settings=PairSettings(seed=request.seed))
+    with torch.no_grad():
+        model.weighted_fusion.weight.copy_(torch.tensor([fusion.weights]))
+    request.output.mkdir(parents=True, exist_ok=True)
+    save_weights(request.output / WEIGHTS_FILE, {name: own.contiguous() for name, own in model.state_dict().items()})
+    written = {"pos_weight": fusion.pos_weight, "weights": dict(zip(MODALITIES, fusion.weights, strict=True))}
+    (request.output / CALIBRATION_FILE).write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+    log(f"weights {written['weights']}, pos_weight {fusion.pos_weight}")
+    return {"scores": {}}

@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 
 from fv2es_builders.assets import encoder_weights, load_tokenizer, tokenizer_file
 from fv2es_builders.detector import NETS, onnx_from_detector
-from fv2es_builders.errors import TrainingDataError, TrainingError
+from fv2es_builders.errors import TrainingDataError
 from fv2es_builders.modules.model import V2EM, seeded_model
+from fv2es_builders.training.branches import PARAMETERS, Part, load_branch
 from fv2es_builders.training.calibrate import calibrated
 from fv2es_builders.training.finish import CALIBRATION_FILE, REPORT_FILE, WEIGHTS_FILE, save_weights
 from fv2es_builders.training.footage import Footage, read_footage
-from fv2es_builders.training.joint import PARAMETERS, JointTask, Part, balanced_weights, judged
+from fv2es_builders.training.joint import JointTask, balanced_weights, judged
 from fv2es_builders.training.loop import Log, fit, load_best
 from fv2es_builders.training.recipe import Recipe
 from fv2es_builders.training.request import RunRequest
@@ -83,29 +84,6 @@ def run_utterances(part: Part) -> Callable[[RunRequest, Log], dict[str, Any]]:
     return run
 
 
-@torch.no_grad()
-def load_branch(model: V2EM, path: Path) -> None:
-    """Put a branch's weights into the model.
-
-    Raises:
-        TrainingError: a name is not the model's, a shape differs, or a branch is there in part.
-    """
-    weights, own = load_file(path), model.state_dict()
-    unknown = sorted(weights.keys() - own.keys())
-    if unknown:
-        raise TrainingError(f"{path}: {unknown[0]} and {len(unknown) - 1} more are none of the model's parameters")
-    begun = {name.split(".")[0] for name in weights}
-    missing = sorted(name for name in own.keys() - weights.keys() if name.split(".")[0] in begun)
-    if missing:
-        raise TrainingError(f"{path}: {missing[0]} and {len(missing) - 1} more are missing")
-    for name, tensor in weights.items():
-        if tensor.shape != own[name].shape:
-            raise TrainingError(
-                f"{path}: {name} has shape {list(tensor.shape)}, the preset asks for {list(own[name].shape)}"
-            )
-        own[name].copy_(tensor)
-
-
 def finish_utterances(
     model: V2EM, part: Part, footage: Mapping[Phase, Sequence[Footage]], folder: Path
 ) -> dict[str, Any]:
@@ -126,7 +104,7 @@ def finish_utterances(
     thresholds = best_thresholds(probabilities, targets)
     scores = {}
     for name in ("valid", "test"):
-        own, holds = judged(model, footage[name], part)  # type: ignore[index]
+        own, holds = judged(model, footage[name], part)
         chances = (1 / (1 + np.exp(-(own - np.log(pos_weight))))).astype(np.float32)
         called = chances >= thresholds
         scores[name] = {
