@@ -45,7 +45,7 @@ class Task(Protocol):
         ...
 
     def scores(self, module: nn.Module) -> Mapping[str, float]:
-        """Scores on validation data of a copy of `module`, in evaluation mode. `score` decides: higher is better."""
+        """Scores on validation data of a copy of `module`, in evaluation mode and without gradients. `score` decides: higher is better."""
         ...
 
 
@@ -81,7 +81,8 @@ def fit(task: Task, recipe: Recipe, folder: Path, log: Log) -> FitResult:
             recipe.seed * 1_000_003 + run.epoch
         )  # dropout of this epoch, whether or not the run was stopped
         loss = run.train_epoch(log)
-        scores = dict(task.scores(run.averaged.eval()))
+        with torch.no_grad():
+            scores = dict(task.scores(run.averaged.eval()))
         line = {"epoch": run.epoch - 1, "loss": loss, **scores, "seconds": round(time.monotonic() - started, 1)}
         better = run.judge(scores["score"])
         if better:
