@@ -16,6 +16,7 @@ from fv2es_builders.presets import Preset
 from fv2es_builders.training.acoustic import AcousticTask, sound_logits
 from fv2es_builders.training.branches import load_branch
 from fv2es_builders.training.comments import Comments, comment_halves, load_comments
+from fv2es_builders.training.detected import as_detected, built_detector
 from fv2es_builders.training.faces import halves, load_faces, without_copies
 from fv2es_builders.training.finish import (
     CALIBRATION_FILE,
@@ -81,28 +82,29 @@ def run_visual(request: RunRequest, log: Log) -> dict[str, Any]:
     net = task.module
     load_best(net, request.output / "trunk")
     log("computing features for the part over time")
-    banks = [
-        face_bank(net, train, num_forms=NUM_FORMS, seed=request.seed),
-        *(face_bank(net, own, num_forms=0, seed=request.seed) for own in (choose, report)),
-    ]
+    detected = as_detected(report, built_detector())
+    log(f"the detector finds {len(detected)} of the {len(report)} faces to report on")
+    judged_by = {"choose": choose, "report": report} | ({"report_as_detected": detected} if len(detected) else {})
+    banks = {name: face_bank(net, own, num_forms=0, seed=request.seed) for name, own in judged_by.items()}
     sequence_recipe = dataclasses.replace(SEQUENCE_RECIPE, seed=request.seed)
-    sequence_task = SequenceTask(preset, sequence_recipe, banks[0], banks[1])
+    train_bank = face_bank(net, train, num_forms=NUM_FORMS, seed=request.seed)
+    sequence_task = SequenceTask(preset, sequence_recipe, train_bank, banks["choose"])
     fit(sequence_task, sequence_recipe, request.output / "sequence", log)
     sequence_net = sequence_task.module
     load_best(sequence_net, request.output / "sequence")
     sequence_net.eval()
-    judged = [
-        Judged(logits=single_logits(sequence_net, bank.features[0]), targets=one_hot(bank.labels, preset))
-        for bank in banks[1:]
-    ]
+    judged = {
+        name: Judged(logits=single_logits(sequence_net, bank.features[0]), targets=one_hot(bank.labels, preset))
+        for name, bank in banks.items()
+    }
     return finish(
         nn.ModuleDict({"V": net.V, "v_flatten": net.v_flatten, **dict(sequence_net.named_children())}),
         sequence_net.v_out,
         request.output,
         labels=preset.labels,
         known=known_labels(train.labels, preset),
-        choose=judged[0],
-        report={"report": judged[1]},
+        choose=judged.pop("choose"),
+        report=judged,
     )
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -12,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from fv2es_builders.assets import encoder_weights, load_tokenizer, tokenizer_file
-from fv2es_builders.detector import NETS, onnx_from_detector
 from fv2es_builders.errors import TrainingDataError
 from fv2es_builders.modules.model import V2EM, seeded_model
 from fv2es_builders.training.branches import PARAMETERS, Part, load_branch
 from fv2es_builders.training.calibrate import calibrated
+from fv2es_builders.training.detected import built_detector
 from fv2es_builders.training.finish import CALIBRATION_FILE, REPORT_FILE, WEIGHTS_FILE, save_weights
 from fv2es_builders.training.footage import Footage, read_footage
 from fv2es_builders.training.joint import JointTask, balanced_weights, judged
@@ -30,7 +29,6 @@ from fv2es_builders.training.scores import (
     top_calibration_error,
 )
 from fv2es_builders.training.utterances import PHASES, Phase, Utterance, load_iemocap, load_mosei
-from fv2es_pipelines.mtcnn import Detector
 
 JOINT_RECIPE: Final = Recipe(
     epochs=40, batch=8, learning_rate=5e-5, optimizer="adamw", weight_decay=0.01, max_gradient=1.0, patience=6
@@ -60,10 +58,7 @@ def run_utterances(part: Part) -> Callable[[RunRequest, Log], dict[str, Any]]:
         split = load_split(request)
         size = request.preset.text
         tokenizer = load_tokenizer(tokenizer_file(size, request.tokenizer), vocabulary=size.config["vocab_size"])
-        with tempfile.TemporaryDirectory() as folder:
-            for net in NETS:
-                onnx_from_detector(net, Path(folder) / f"{net}.onnx")
-            detector = Detector(Path(folder))
+        detector = built_detector()
         cache = request.cache or request.output / "faces"
         footage = {
             phase: read_footage(split[phase], detector=detector, tokenizer=tokenizer, cache=cache) for phase in PHASES
