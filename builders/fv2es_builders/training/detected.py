@@ -1,6 +1,7 @@
 """Faces of a data set as the served detector would have cropped them from a film."""
 
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +19,9 @@ _ENLARGED: Final = 3
 """Factor by which pictures are enlarged: the detector looks for faces of 20 px and more, and the box is in whole pixels."""
 
 
+@cache
 def built_detector() -> Detector:
-    """The detector that is served, built for this process alone."""
+    """The detector that is served, built once for this process alone."""
     with tempfile.TemporaryDirectory() as folder:
         for net in NETS:
             onnx_from_detector(net, Path(folder) / f"{net}.onnx")
