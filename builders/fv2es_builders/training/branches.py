@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from fv2es_builders.errors import TrainingError
 from fv2es_builders.modules.model import V2EM
@@ -46,3 +47,19 @@ def load_branch(model: V2EM, path: Path) -> Part:
         if begun == {prefix.rstrip(".") for prefix in prefixes}:
             return part
     raise TrainingError(f"{path}: {', '.join(sorted(begun))} are not the parts of one branch")
+
+
+def load_start(module: nn.Module, path: Path | None) -> None:
+    """Put weights of another run of the same kind into a module; without a path leave it as it is.
+
+    Raises:
+        TrainingError: names or shapes differ.
+    """
+    if path is None:
+        return
+    try:
+        module.load_state_dict(load_file(path), strict=True)
+    except (RuntimeError, OSError) as error:
+        raise TrainingError(
+            f"{path}: can't be started from ({error}); give the best.safetensors of such a run"
+        ) from error

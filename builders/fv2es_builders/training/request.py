@@ -24,6 +24,8 @@ class RunRequest:
     learning_rate: float | None = None
     """Instead of the recipe's."""
     seed: int = 0
+    start: Path | None = None
+    """Weights of another run to start from, such as its `best.safetensors`; None: from the seed."""
     held_out: tuple[str, ...] = ()
     """EmoDB: speakers to choose by and not to train on."""
     branches: tuple[Path, ...] = ()

@@ -14,7 +14,7 @@ from fv2es_builders.modules.fusion import MODALITIES
 from fv2es_builders.modules.model import seeded_model
 from fv2es_builders.presets import Preset
 from fv2es_builders.training.acoustic import AcousticTask, sound_logits
-from fv2es_builders.training.branches import load_branch
+from fv2es_builders.training.branches import load_branch, load_start
 from fv2es_builders.training.comments import Comments, comment_halves, load_comments
 from fv2es_builders.training.detected import as_detected, built_detector
 from fv2es_builders.training.faces import halves, load_faces, without_copies
@@ -40,7 +40,7 @@ from fv2es_builders.training.visual import VisualTask, face_bank
 SPLIT_SEED: Final = 0
 """Of every split of validation data into a half to choose by and a half to report: the same in all runs."""
 
-VISUAL_RECIPE: Final = Recipe(epochs=45, batch=128, learning_rate=0.06, warmup=0.15, bfloat16=True, patience=45)
+VISUAL_RECIPE: Final = Recipe(epochs=45, batch=128, learning_rate=0.06, warmup=0.1, bfloat16=True, patience=45)
 SEQUENCE_RECIPE: Final = Recipe(
     epochs=8, batch=128, learning_rate=5e-4, optimizer="adamw", weight_decay=0.01, max_gradient=1.0, patience=8
 )
@@ -78,6 +78,7 @@ def run_visual(request: RunRequest, log: Log) -> dict[str, Any]:
     choose, report = halves(held_out, seed=SPLIT_SEED)
     log(f"{len(train)} faces to train on, {len(choose)} to choose by, {len(report)} to report on")
     task = VisualTask(preset, recipe, train, choose)
+    load_start(task.module, request.start)
     fit(task, recipe, request.output / "trunk", log)
     net = task.module
     load_best(net, request.output / "trunk")
@@ -117,6 +118,7 @@ def run_text(request: RunRequest, log: Log) -> dict[str, Any]:
     choose, report = comment_halves(load_comments(folder / "dev.tsv", preset.labels), seed=SPLIT_SEED)
     log(f"{len(train)} comments to train on, {len(choose)} to choose by, {len(report)} to report on")
     task = TextTask(preset, recipe, train, choose, tokenizer=tokenizer, encoder_weights=encoder_weights(size))
+    load_start(task.module, request.start)
     fit(task, recipe, request.output, log)
     net = task.module
     load_best(net, request.output)
@@ -143,6 +145,7 @@ def run_acoustic(request: RunRequest, log: Log) -> dict[str, Any]:
     train, choose = load_emodb(request.data / "emodb", preset.labels).parted(request.held_out)
     log(f"{len(train)} sentences to train on, {len(choose)} of speakers {', '.join(request.held_out)} to choose by")
     task = AcousticTask(preset, recipe, train, choose)
+    load_start(task.module, request.start)
     fit(task, recipe, request.output, log)
     net = task.module
     load_best(net, request.output)
