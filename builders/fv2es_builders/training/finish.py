@@ -10,6 +10,7 @@ import numpy as np
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fv2es_builders.errors import TrainingError
 from fv2es_builders.training.calibrate import Calibration, calibrated
 from fv2es_builders.training.scores import (
     Matrix,
@@ -27,7 +28,7 @@ WEIGHTS_FILE: Final = "weights.safetensors"
 CALIBRATION_FILE: Final = "calibration.json"
 REPORT_FILE: Final = "report.json"
 CHOOSE_FILE: Final = "choose.npz"
-"""Logits as served and targets of the data chosen by: what the fusion of separately trained branches is found on."""
+"""Logits as trained and as served, and targets, of the data chosen by: what the fusion of separately trained branches is found on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +39,26 @@ class Judged:
     """[N, C]."""
     targets: Matrix
     """[N, C]."""
+
+
+def judged_before(folder: Path) -> Judged:
+    """What an earlier run was chosen by, from its output folder.
+
+    Raises:
+        TrainingError: the folder holds no finished run.
+    """
+    try:
+        with np.load(folder / CHOOSE_FILE) as kept:
+            return Judged(logits=kept["logits"], targets=kept["targets"])
+    except (OSError, KeyError) as error:
+        raise TrainingError(f"{folder}: holds no finished run ({error}); give the output of one") from error
+
+
+def joined(parts: Sequence[Judged]) -> Judged:
+    """Rows of several runs one after the other."""
+    return Judged(
+        logits=np.concatenate([part.logits for part in parts]), targets=np.concatenate([part.targets for part in parts])
+    )
 
 
 def finish(
@@ -71,6 +92,7 @@ def finish(
     thresholds = best_thresholds(probabilities, choose.targets)
     np.savez(
         folder / CHOOSE_FILE,
+        logits=choose.logits,
         evidence=calibration.evidence(choose.logits),
         targets=choose.targets,
         known=np.array(calibration.known),

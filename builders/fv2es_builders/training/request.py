@@ -29,7 +29,7 @@ class RunRequest:
     held_out: tuple[str, ...] = ()
     """EmoDB: speakers to choose by and not to train on."""
     branches: tuple[Path, ...] = ()
-    """Fusion: weights of branches that were trained before."""
+    """Outputs of earlier runs. Fusion: the branches; acoustic: runs whose held-out speakers calibrate."""
     encoder: Path | None = None
     """Pretrained weights of the text encoder, safetensors by its own names; None: from the package that carries them."""
     cache: Path | None = None

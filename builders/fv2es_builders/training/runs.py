@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fv2es_builders.assets import encoder_weights, load_tokenizer, tokenizer_file
+from fv2es_builders.errors import BuildUsageError
 from fv2es_builders.modules.fusion import MODALITIES
 from fv2es_builders.modules.model import seeded_model
 from fv2es_builders.presets import Preset
@@ -24,6 +25,8 @@ from fv2es_builders.training.finish import (
     WEIGHTS_FILE,
     Judged,
     finish,
+    joined,
+    judged_before,
     save_weights,
 )
 from fv2es_builders.training.loop import Log, fit, load_best
@@ -57,14 +60,14 @@ TEXT_RECIPE: Final = Recipe(
     bfloat16=True,
 )
 ACOUSTIC_RECIPE: Final = Recipe(
-    epochs=40,
+    epochs=120,
     batch=16,
     learning_rate=1e-3,
     optimizer="adamw",
     weight_decay=0.05,
     average=0.99,
     max_gradient=1.0,
-    patience=40,
+    patience=120,
     bfloat16=True,
 )
 
@@ -140,17 +143,28 @@ def run_text(request: RunRequest, log: Log) -> dict[str, Any]:
 
 
 def run_acoustic(request: RunRequest, log: Log) -> dict[str, Any]:
-    """Train the acoustic branch on EmoDB, without the speakers that are held out; these choose and calibrate."""
+    """Train the acoustic branch on EmoDB, without the speakers that are held out; these choose and calibrate.
+
+    With `branches`, the outputs of such runs, all their held-out speakers together calibrate, and are what is reported: so a run
+    without held-out speakers is calibrated and scored by runs that had them. It then keeps what fits its own sentences best.
+    """
     preset, recipe = request.preset, request.recipe(ACOUSTIC_RECIPE)
     train, choose = load_emodb(request.data / "emodb", preset.labels).parted(request.held_out)
     log(f"{len(train)} sentences to train on, {len(choose)} of speakers {', '.join(request.held_out)} to choose by")
-    task = AcousticTask(preset, recipe, train, choose)
+    if not len(choose) and not request.branches:
+        raise BuildUsageError(
+            "no speaker is held out, so nothing calibrates; give --held-out, or --branch of such runs"
+        )
+    task = AcousticTask(preset, recipe, train, choose if len(choose) else train)
     load_start(task.module, request.start)
     fit(task, recipe, request.output, log)
     net = task.module
     load_best(net, request.output)
     net.eval()
-    judged = Judged(logits=sound_logits(net, choose.waves)[0], targets=one_hot(choose.labels, preset))
+    if request.branches:
+        judged = joined([judged_before(folder) for folder in request.branches])
+    else:
+        judged = Judged(logits=sound_logits(net, choose.waves)[0], targets=one_hot(choose.labels, preset))
     return finish(
         net,
         net.a_out,

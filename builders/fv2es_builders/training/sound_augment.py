@@ -16,23 +16,23 @@ from fv2es_pipelines import constants
 class SoundAugmentSettings:
     """Strengths. Shares lie in [0, 1]."""
 
-    plain: float = 0.15
+    plain: float = 0.25
     """Share left as recorded, but for its start and level."""
     speed: float = 0.12
     """Greatest relative change of speed, pitch with it."""
     warp: float = 0.1
     """Greatest relative change of all frequencies at the same speed."""
-    gain_db: float = 8.0
+    gain_db: float = 6.0
     """Deviation of the level in dB."""
-    room: float = 0.3
+    room: float = 0.2
     """Share heard in a room."""
-    noisy: float = 0.5
+    noisy: float = 0.4
     """Share with noise."""
-    noise_db: tuple[float, float] = (5.0, 35.0)
+    noise_db: tuple[float, float] = (10.0, 40.0)
     """Least and greatest ratio of speech to noise in dB."""
-    filtered: float = 0.5
+    filtered: float = 0.3
     """Share heard through a microphone with a frequency response of its own, or a narrow line."""
-    masked: float = 0.5
+    masked: float = 0.4
     """Share that loses a band of mels and a stretch of time."""
     start_s: float = 0.4
     """Longest piece cut off, or silence put, before the first sample: moves the borders between pieces."""

@@ -69,8 +69,8 @@ def run_utterances(part: Part) -> Callable[[RunRequest, Log], dict[str, Any]]:
         preset = dataclasses.replace(request.preset, pos_weight=balanced_weights(footage["train"]))
         weights = load_file(request.encoder) if request.encoder is not None else encoder_weights(size)
         model = seeded_model(preset, request.seed, weights)
-        for path in request.branches:
-            load_branch(model, path)
+        for folder in request.branches:
+            load_branch(model, folder / WEIGHTS_FILE)
         recipe = request.recipe(JOINT_RECIPE)
         fit(JointTask(model, recipe, footage["train"], footage["valid"], part), recipe, request.output, log)
         load_best(model, request.output)

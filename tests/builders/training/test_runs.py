@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fv2es_builders.errors import TrainingDataError, TrainingError
+from fv2es_builders.errors import BuildUsageError, TrainingDataError, TrainingError
 from fv2es_builders.modules.model import V2EM, seeded_model
 from fv2es_builders.presets import Preset
 from fv2es_builders.training import runs
@@ -111,6 +111,33 @@ def test_logits_as_served_are_those_that_the_folded_weights_give(trained, starte
         found = model.v_out(model.v_transformer(features[:, None], mask)).numpy()
     with np.load(trained / "visual" / "choose.npz") as kept:
         assert found == pytest.approx(kept["evidence"], abs=0.05)  # features there were computed in bfloat16
+
+
+def test_held_out_speakers_of_earlier_runs_calibrate_a_run_without(
+    trained, starter_tiny, small_sets, small_batches, tmp_path
+):
+    request = RunRequest(preset=starter_tiny, data=small_sets, output=tmp_path)
+    with pytest.raises(BuildUsageError, match="no speaker is held out"):
+        runs.run_acoustic(request, print)
+    with pytest.raises(TrainingError, match="nowhere: holds no finished run"):
+        runs.run_acoustic(dataclasses.replace(request, branches=(tmp_path / "nowhere",)), print)
+    folders = (trained / "acoustic", trained / "acoustic")
+    report = runs.run_acoustic(
+        dataclasses.replace(
+            request, branches=folders, start=trained / "acoustic" / "best.safetensors", output=tmp_path / "all"
+        ),
+        print,
+    )
+    assert report["scores"]["choose"]["rows"] == 12  # six of speaker 08, twice
+    with np.load(trained / "acoustic" / "choose.npz") as one, np.load(tmp_path / "all" / "choose.npz") as both:
+        assert np.array_equal(both["logits"], np.concatenate([one["logits"]] * 2))
+
+
+def test_a_start_of_another_kind_is_refused(trained, starter_tiny, small_sets, small_batches, tmp_path):
+    path = trained / "acoustic" / "best.safetensors"
+    request = RunRequest(preset=starter_tiny, data=small_sets, output=tmp_path, start=path)
+    with pytest.raises(TrainingError, match="can't be started from"):
+        runs.run_visual(request, print)
 
 
 def test_a_branch_in_part_or_of_another_size_is_refused(trained, starter_tiny, tiny, tmp_path):
