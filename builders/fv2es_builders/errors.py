@@ -324,3 +324,15 @@ class MixedProfiles(BuildError):
             f"{repository} holds weights of another profile than {profile} ({names}); "
             "name another folder, or delete these files first"
         )
+
+
+class TrainingDataError(BuildError):
+    """A data set is absent, or not laid out as training expects it. `source` names the file or folder."""
+
+    def __init__(self, source: Path, message: str) -> None:
+        self.source = source
+        super().__init__(f"{source}: {message}")
+
+
+class TrainingError(BuildError):
+    """Training cannot go on: the loss is not a number, or a checkpoint belongs to another run."""

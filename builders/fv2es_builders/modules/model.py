@@ -44,11 +44,11 @@ class V2EM(nn.Module):
 
     @staticmethod
     def _acoustic_trunk(preset: Preset) -> nn.Sequential:
-        return nn.Sequential(Nest(_size(preset, AcousticSize)))
+        return nn.Sequential(Nest(acoustic_size(preset, AcousticSize)))
 
     @staticmethod
     def _acoustic_head(preset: Preset) -> nn.Sequential:
-        return acoustic_head(_size(preset, AcousticSize), preset.temporal.dim)
+        return acoustic_head(acoustic_size(preset, AcousticSize), preset.temporal.dim)
 
     @property
     def visual(self) -> VisualBranch:
@@ -90,11 +90,11 @@ class MME2E(V2EM):
 
     @staticmethod
     def _acoustic_trunk(preset: Preset) -> nn.Sequential:
-        return vgg_acoustic_trunk(_size(preset, VggAcousticSize))
+        return vgg_acoustic_trunk(acoustic_size(preset, VggAcousticSize))
 
     @staticmethod
     def _acoustic_head(preset: Preset) -> nn.Sequential:
-        return vgg_acoustic_head(_size(preset, VggAcousticSize), preset.temporal.dim)
+        return vgg_acoustic_head(acoustic_size(preset, VggAcousticSize), preset.temporal.dim)
 
     @property
     def acoustic(self) -> AcousticBranch:
@@ -105,7 +105,7 @@ class MME2E(V2EM):
 _Size = TypeVar("_Size", AcousticSize, VggAcousticSize)
 
 
-def _size(preset: Preset, kind: type[_Size]) -> _Size:
+def acoustic_size(preset: Preset, kind: type[_Size]) -> _Size:
     """The size of the preset's acoustic branch, which must be of that kind."""
     if not isinstance(preset.acoustic, kind):
         raise BuildUsageError(
