@@ -7,7 +7,7 @@ BIN := .venv/bin
 REPOSITORY := model_repository
 WEIGHTS := $(REPOSITORY)/manifest/1/manifest.json
 
-.PHONY: help demo test lint types imports unit format setup setup-dev weights clean
+.PHONY: help demo test test-paper gpu-check lint types imports unit format setup setup-dev weights clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 20
@@ -29,6 +29,12 @@ imports:
 
 unit:
 	@$(BIN)/pytest -n 2 --dist loadgroup
+
+test-paper: setup-dev ## plans of the paper's size (a minute, 4 GB); no GPU needed
+	@$(BIN)/pytest -m paper tests/builders
+
+gpu-check: setup-dev ## on a machine with an NVIDIA GPU: build, compare and measure all engines there
+	@$(BIN)/python -m fv2es_builders.gpu_check --output build/gpu-check.json
 
 format: setup-dev ## put the code in order
 	@$(BIN)/ruff check --fix

@@ -1,11 +1,13 @@
 """What several areas of the tests share."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fv2es import EmbeddedServer
+from fv2es_pipelines.gpu import Gpu, NoGpu, find_gpu
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -45,3 +47,14 @@ def server(repository: Path) -> Iterator[EmbeddedServer]:
     """A running embedded Triton; tests that use it carry the mark xdist_group("server"), so that there is one."""
     with EmbeddedServer(repository) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def gpu() -> Gpu:
+    """This machine's GPU. Tests that need one skip without it, and fail where it must be there (FV2ES_REQUIRE_GPU=1)."""
+    try:
+        return find_gpu()
+    except NoGpu as error:
+        if os.environ.get("FV2ES_REQUIRE_GPU") == "1":
+            pytest.fail(f"FV2ES_REQUIRE_GPU=1, but: {error}")
+        pytest.skip(str(error))

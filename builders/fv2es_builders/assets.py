@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fv2es_builders import tokenizer_files
 from fv2es_builders.errors import AssetError
 from fv2es_builders.presets import TextSize
 
@@ -19,6 +20,10 @@ DETECTOR_SHA256: Final[Mapping[str, str]] = {
     "onet": "94f6ea2f4cf985275ee958cdd762d17b6009348a4fb9d8c6be39ba73ffd22ca3",
 }
 """Hashes of the detector's weight files in mtcnn 1.0.0. They are pickles, so nothing else may be read."""
+
+
+EMBEDDING_PADDING: Final = 128
+"""Rows of an embedding that no token uses are fewer than this: tables are rounded up to a multiple of 8, 64 or 128 for speed."""
 
 
 def package_folder(package: str) -> Path:
@@ -56,31 +61,40 @@ def detector_weights(net: str) -> list[Any]:
     return weights
 
 
-def tokenizer_file(size: TextSize, folder: Path | None) -> Path:
-    """The tokenizer.json of a text encoder: from `folder` if given, else from the package that carries it.
+def tokenizer_file(size: TextSize, source: Path | None) -> Path:
+    """The tokenizer.json of a text encoder.
+
+    Args:
+        size: of the encoder.
+        source: a folder with tokenizer.json, or with ALBERT's spiece.model alone, which is converted; or, where there is no such
+            folder, the name of a repository on the model hub (`organisation/name`); None: the package that carries it.
 
     Raises:
         AssetError: there is none.
     """
-    if folder is None and size.package is None:
+    if source is None and size.package is None:
         raise AssetError(
             "tokenizer",
-            f"no package carries the tokenizer of this {size.kind} encoder and no model hub is asked; "
+            f"no package carries the tokenizer of this {size.kind} encoder and no model hub is asked unless named; "
             "give --tokenizer DIR with its tokenizer.json",
         )
-    if folder is None:
-        folder = package_folder(size.package or "") / "model"
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise AssetError(str(folder), "this folder holds no tokenizer.json; name one that does")
-    return path
+    if source is None:
+        source = package_folder(size.package or "") / "model"
+    if not source.is_dir() and not source.exists() and tokenizer_files.is_hub_name(source):
+        return tokenizer_files.tokenizer_from_hub(source.as_posix(), kind=size.kind)
+    if not source.is_dir():
+        raise AssetError(
+            str(source),
+            "this folder does not exist and holds no tokenizer.json; name one that does, or a model hub's organisation/name",
+        )
+    return tokenizer_files.tokenizer_in(source, kind=size.kind)
 
 
-def load_tokenizer(path: Path, *, vocabulary: int) -> "Tokenizer":
+def read_tokenizer(path: Path) -> "Tokenizer":
     """The tokenizer in a tokenizer.json, which neither pads nor cuts off.
 
     Raises:
-        AssetError: it can't be read, or knows tokens that the encoder has no embedding for.
+        AssetError: it can't be read.
     """
     from tokenizers import Tokenizer
 
@@ -90,14 +104,42 @@ def load_tokenizer(path: Path, *, vocabulary: int) -> "Tokenizer":
         raise AssetError(
             str(path), f"not a tokenizer ({error}); give the tokenizer.json of a `tokenizers` tokenizer"
         ) from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def load_tokenizer(path: Path, *, vocabulary: int) -> "Tokenizer":
+    """A text encoder's tokenizer, which neither pads nor cuts off.
+
+    Args:
+        path: of the tokenizer.json.
+        vocabulary: rows of the encoder's embedding, `vocab_size` of its configuration.
+
+    Raises:
+        AssetError: it can't be read; it is not the encoder's: more tokens than embeddings, or fewer by `EMBEDDING_PADDING` or
+            more; or it does not put [CLS] first and [SEP] last.
+    """
+    tokenizer = read_tokenizer(path)
     size = tokenizer.get_vocab_size()
     if size > vocabulary:
         raise AssetError(
             str(path),
             f"has {size} tokens, but the encoder has embeddings for {vocabulary}; give the encoder's own tokenizer",
         )
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
+    if vocabulary - size >= EMBEDDING_PADDING:
+        raise AssetError(
+            str(path),
+            f"has {size} tokens, but the encoder has embeddings for {vocabulary}, which is more than rounding up to a multiple of "
+            f"{EMBEDDING_PADDING} explains; give the encoder's own tokenizer",
+        )
+    tokens = tokenizer.encode("a").tokens
+    if tokens[:1] != ["[CLS]"] or tokens[-1:] != ["[SEP]"]:
+        raise AssetError(
+            str(path),
+            f"makes {tokens} of 'a', but the encoder is read at [CLS] and was trained with [SEP] at the end; give a tokenizer.json "
+            "whose post-processor adds both",
+        )
     return tokenizer
 
 

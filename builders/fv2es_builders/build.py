@@ -1,30 +1,41 @@
-"""A preset to a repository that Triton can serve: export, proof, and all files into their places."""
+"""Weights to a repository that Triton can serve: graphs, their precision, proof, and all files into their places."""
 
-import fcntl
-import os
+import dataclasses
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fv2es_builders import assets
-from fv2es_builders.errors import BuildUsageError, OutputBusy
-from fv2es_builders.manifest import (
-    MANIFEST_PATH,
-    content_sha256,
-    inputs_sha256,
-    manifest_json,
-    read_current,
-    write_manifest,
+from fv2es_builders.cache import Cache, Entry
+from fv2es_builders.calibration import film_utterances
+from fv2es_builders.engines import make_engines
+from fv2es_builders.errors import BuildUsageError
+from fv2es_builders.graphs import (
+    ENGINES,
+    SOURCE_NAME,
+    TOKENIZER_PATH,
+    GraphFacts,
+    ModelSource,
+    Report,
+    graph_path,
+    make_graphs,
 )
-from fv2es_builders.parity import ATOL, Figures, accept, case_from_module, onnx_runner
+from fv2es_builders.manifest import MANIFEST_PATH, facts_sha256, manifest_json, read_current, write_manifest
+from fv2es_builders.output import exclusive, no_space_said
+from fv2es_builders.precision import Precision, check_precision
 from fv2es_builders.presets import Preset
-
-Report = Callable[[str], None]
-"""Takes one line about what is being done now."""
+from fv2es_builders.render import (
+    DEFAULT_SERVER,
+    RenderTarget,
+    dotted,
+    refuse_other_weights,
+    render_repository,
+    server_version_from,
+)
+from fv2es_builders.utterances import Utterance
+from fv2es_pipelines.specification import Profile
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,26 +45,47 @@ class BuildRequest:
     preset: Preset
     output: Path
     """The repository; weights are put beside the configuration that lies there."""
+    cache: Path
+    """Folder of what was built before, see `fv2es_builders.cache`."""
     seed: int = 0
-    """Of the untrained weights; >= 0."""
+    """Of untrained weights, where no checkpoint is given; >= 0."""
+    checkpoint: Path | None = None
+    """Trained weights, see `fv2es_builders.importing.model_from_checkpoint`."""
     tokenizer: Path | None = None
-    """Folder with a tokenizer.json; None: the one that the preset's package carries."""
+    """See `fv2es_builders.assets.tokenizer_file`; None: the one that the preset's package carries."""
+    profile: Profile = "cpu"
+    precision: Precision = "fp32"
+    server_version: str | None = None
+    """Triton that will serve it, such as 2.75; None: see `fv2es_builders.render.DEFAULT_SERVER`."""
+    calibration: tuple[Path, ...] = ()
+    """Films from which INT8 takes its ranges, besides the built-in input."""
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise BuildUsageError(f"seed {self.seed} must be >= 0; give another")
         if self.output.exists() and not self.output.is_dir():
             raise BuildUsageError(f"output {self.output} is a file; name a folder")
+        check_precision(self.precision, self.profile)
+        _ = self.target  # an unusable version is said before anything is done
+        if self.checkpoint is not None and self.seed:
+            raise BuildUsageError(f"seed {self.seed} is of untrained weights, but a checkpoint is given; leave one out")
 
+    @property
+    def target(self) -> RenderTarget:
+        """What the repository is rendered for.
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BuiltFile:
-    """One file of the repository, admitted."""
+        Raises:
+            BuildUsageError: the version of the server is none, or too old.
+        """
+        version = server_version_from(self.server_version) if self.server_version else DEFAULT_SERVER[self.profile]
+        num_labels = len(self.preset.labels) if self.profile == "gpu" else None
+        return RenderTarget(profile=self.profile, server_version=version, num_labels=num_labels)
 
-    name: str
-    path: Path
-    duration_s: float
-    figures: Figures
+    def engine_facts(self) -> dict[str, Any]:
+        """What engines depend on besides the graphs that they are made of."""
+        return {
+            "profile": self.profile,
+            "precision": self.precision,
+            "calibration": [assets.file_sha256(path) for path in self.calibration],
+        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,140 +93,130 @@ class BuildResult:
     """What a build did."""
 
     manifest: Mapping[str, Any]
-    built: tuple[BuiltFile, ...]
-    """The files that were made; none where everything was up to date."""
+    made: tuple[str, ...]
+    """Stages that were done now; none where everything was up to date."""
+    seconds: Mapping[str, float]
+    """How long each graph took when it was made, by its name."""
 
 
 def build(request: BuildRequest, report: Report = lambda _line: None) -> BuildResult:
-    """Build a repository's weights, or do nothing where they are up to date.
+    """Build a repository, or do nothing where it is up to date.
 
-    All files are made and proven in a staging folder, then moved into place; the manifest goes away first and comes back last. So a
-    build that is interrupted leaves either what was there before, or a repository without a manifest.
+    All files are made and proven in the cache, copied beside their places, then moved; the manifest goes away first and comes back
+    last. So a build that is interrupted leaves either what was there before, or a repository without a manifest.
 
     Args:
         request: what and where.
         report: told what is going on.
 
     Raises:
-        AssetError: weights or a tokenizer are missing.
+        AssetError, CheckpointError: weights or a tokenizer are missing or can't be used.
+        DiskFull: no room.
+        MixedProfiles: weights for the other profile lie in the output.
         OutputBusy: another build writes to the same folder.
-        ParityError: a file does not reproduce its modules; it stays in the staging folder for replay until the next build.
+        ParityError: a file does not reproduce what it was made from; it stays in the cache for replay until the next build.
     """
-    preset, output = request.preset, request.output
-    tokenizer = assets.tokenizer_file(preset.text, request.tokenizer)
-    taken = [tokenizer, *assets.weight_files(preset.text)]
-    with _locked(output):
-        inputs = inputs_sha256(preset, seed=request.seed, assets=taken)
-        current = read_current(output, inputs)
-        if current is not None:
-            report("up to date")
-            return BuildResult(manifest=current, built=())
-        staging = output / Path(MANIFEST_PATH).parent / ".build"  # Triton does not look into a model's version folder
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        weights, built = _build_files(request, tokenizer, staging, report)
-        files = {str(file.path.relative_to(staging)): file.path for file in built}
-        files["tokenizer/1/tokenizer.json"] = _copied(tokenizer, staging / "tokenizer/1/tokenizer.json")
-        manifest = manifest_json(
-            preset,
-            sha256=content_sha256(preset, weights=weights, tokenizer=tokenizer),
+    with no_space_said(request.output, request.cache):
+        source = ModelSource(
+            preset=request.preset,
+            tokenizer=assets.tokenizer_file(request.preset.text, request.tokenizer),
             seed=request.seed,
-            inputs=inputs,
-            files=files,
-            figures={file.name: file.figures for file in built},
+            checkpoint=request.checkpoint,
         )
-        report("moving files into place")
-        place(files, manifest, output)
-        shutil.rmtree(staging)
-    placed = tuple(
-        BuiltFile(
-            name=file.name,
-            path=output / file.path.relative_to(staging),
-            duration_s=file.duration_s,
-            figures=file.figures,
-        )
-        for file in built
+        with exclusive(request.output):
+            return _build(request, source, report)
+
+
+def _build(request: BuildRequest, source: ModelSource, report: Report) -> BuildResult:
+    refuse_other_weights(request.output, request.profile)
+    graphs_key = source.key()
+    engines_key = facts_sha256({"graphs": graphs_key, **request.engine_facts()})
+    inputs = facts_sha256({"engines": engines_key, "server_version": dotted(request.target.server_version)})
+    current = read_current(request.output, inputs)
+    if current is not None:
+        report("up to date")
+        return BuildResult(manifest=current, made=(), seconds={})
+    cache = Cache(request.cache)
+    graphs = cache.entry(graphs_key, lambda folder: dataclasses.asdict(make_graphs(source, folder, report)))
+    facts = GraphFacts(**graphs.facts)
+    entries = {"graphs": graphs}
+    if request.precision != "fp32":
+        entries["engines"] = cache.entry(engines_key, lambda folder: _engines(request, graphs, folder, report))
+    for stage, entry in entries.items():
+        if not entry.made_now:
+            report(f"{stage}: taken from the cache")
+    files: dict[str, Path] = {}
+    digests: dict[str, str] = {}
+    for entry in entries.values():  # an engine in its final precision takes the place of the float32 one
+        for name, path in entry.paths().items():
+            place_name = _served_name(name, request.profile)
+            files[place_name], digests[place_name] = path, entry.files[name]
+    manifest = manifest_json(
+        facts,
+        profile=request.profile,
+        precision=request.precision,
+        server_version=dotted(request.target.server_version),
+        engines=entries["engines"].facts if "engines" in entries else {},
+        inputs=inputs,
+        files=digests,
     )
-    return BuildResult(manifest=manifest, built=placed)
+    report("moving files into place")
+    place(files, manifest, request.output, render=lambda folder: render_repository(folder, request.target))
+    seconds = dict(facts.seconds) if graphs.made_now else {}
+    return BuildResult(
+        manifest=manifest, made=tuple(name for name, entry in entries.items() if entry.made_now), seconds=seconds
+    )
 
 
-def place(files: Mapping[str, Path], manifest: Mapping[str, Any], output: Path) -> None:
-    """Move finished files into a repository, so that it has a manifest only while all of its files belong together.
+def _engines(request: BuildRequest, graphs: Entry, folder: Path, report: Report) -> dict[str, Any]:
+    """Make the engines in their final precision in a folder; what is known of them."""
+    paths = graphs.paths()
+    films: list[Utterance] = []
+    for film in request.calibration:
+        report(f"looking at {film.name}")
+        films += film_utterances(film, paths["faces/1/pnet.onnx"].parent)
+    return make_engines(
+        {model: paths[graph_path(model)] for model in ENGINES},
+        paths[TOKENIZER_PATH],
+        folder,
+        precision=request.precision,
+        profile=request.profile,
+        calibration=films,
+        report=report,
+    )
+
+
+def _served_name(name: str, profile: Profile) -> str:
+    """Where a file of the cache lies in a repository: the graphs of engines are not served themselves on the gpu profile."""
+    served_by_plan = profile == "gpu" and name in {graph_path(model) for model in ENGINES}
+    return str(Path(name).with_name(SOURCE_NAME)) if served_by_plan else name
+
+
+def place(
+    files: Mapping[str, Path], manifest: Mapping[str, Any], output: Path, *, render: Callable[[Path], object]
+) -> None:
+    """Put finished files into a repository, so that it has a manifest only while all of its files belong together.
 
     Args:
-        files: by their path in the repository, on the same file system.
+        files: by their path in the repository; they are copied.
         manifest: of these files.
         output: the repository; files of the same names are replaced, others stay.
+        render: writes configurations and adapters into the repository.
     """
-    (output / MANIFEST_PATH).unlink(missing_ok=True)
-    for name, path in files.items():
-        target = output / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(target)
-    write_manifest(output, manifest)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """The only build in a folder, which is made; no file is left behind."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
+    # Triton takes any other folder of a repository for a model, but does not look into a model's version folder.
+    staging = output / Path(MANIFEST_PATH).parent / ".build"
+    shutil.rmtree(staging, ignore_errors=True)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputBusy(folder) from error
-        yield
+        for name, path in files.items():
+            copy = staging / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+        (output / MANIFEST_PATH).unlink(missing_ok=True)
+        render(output)
+        for name in files:
+            target = output / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (staging / name).replace(target)
+        write_manifest(output, manifest)
     finally:
-        os.close(handle)
-
-
-def _copied(source: Path, target: Path) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
-    return target
-
-
-def _build_files(request: BuildRequest, tokenizer: Path, staging: Path, report: Report) -> tuple[str, list[BuiltFile]]:
-    """Export and prove all graphs; the hash of the model's weights and the files."""
-    report("loading PyTorch")
-    from fv2es_builders.cases import parity_inputs
-    from fv2es_builders.export import onnx_from_module, served_parts
-    from fv2es_builders.modules.model import seeded_model, weights_sha256
-
-    preset = request.preset
-    text = assets.load_tokenizer(tokenizer, vocabulary=int(preset.text.config["vocab_size"]))
-    report(f"making untrained weights of {preset.name} from seed {request.seed}")
-    model = seeded_model(preset, request.seed, assets.encoder_weights(preset.text))
-    cases = parity_inputs(model, text, seed=request.seed)
-    weights = weights_sha256(model)
-    built: list[BuiltFile] = []
-    for reference, module, spec in served_parts(model):
-        report(f"exporting {spec.name}")
-        started = time.perf_counter()
-        path = staging / spec.name / "1" / "model.onnx"
-        onnx_from_module(module, spec, path, metadata={"fv2es.preset": preset.name, "fv2es.weights": weights})
-        expected = [case_from_module(name, reference, inputs, spec.outputs) for name, inputs in cases[spec.name]]
-        figures = accept(path, onnx_runner(path), cases=expected, atol=ATOL["export"])
-        built.append(BuiltFile(name=spec.name, path=path, duration_s=time.perf_counter() - started, figures=figures))
-    report("exporting the face detector")
-    return weights, [*built, *_build_detector(staging, seed=request.seed)]
-
-
-def _build_detector(staging: Path, *, seed: int) -> list[BuiltFile]:
-    from fv2es_builders.detector import NETS, DetectorNet, onnx_from_detector, parity_inputs
-    from fv2es_builders.golden import load_golden
-
-    pictures = load_golden().faces
-    built = []
-    for name in NETS:
-        started = time.perf_counter()
-        path = onnx_from_detector(name, staging / "faces" / "1" / f"{name}.onnx")
-        net = DetectorNet(name).eval()
-        cases = [
-            case_from_module(case, net, inputs, ("probability", "offsets"))
-            for case, inputs in parity_inputs(name, seed=seed, pictures=list(pictures))
-        ]
-        figures = accept(path, onnx_runner(path), cases=cases, atol=ATOL["detector"])
-        built.append(BuiltFile(name=name, path=path, duration_s=time.perf_counter() - started, figures=figures))
-    return built
+        shutil.rmtree(staging, ignore_errors=True)

@@ -9,6 +9,7 @@ import torch
 from fv2es_builders.golden import Golden, load_golden
 from fv2es_builders.modules.model import V2EM
 from fv2es_builders.parity import Arrays
+from fv2es_builders.utterances import token_arrays
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,16 +30,6 @@ def parity_inputs(model: V2EM, tokenizer: "Tokenizer", *, seed: int = 0) -> dict
         "text": _text(rng, vocabulary=model.T.config.vocab_size, real=tokens),
         "fusion": _fusion(rng, model, golden, tokens),
     }
-
-
-def token_arrays(tokenizer: "Tokenizer", words: list[str]) -> Arrays:
-    """Token numbers of some texts, padded to the longest: INPUT_IDS and ATTENTION_MASK, int64 [U, L]."""
-    rows = [encoding.ids for encoding in tokenizer.encode_batch(words)]
-    ids = np.zeros((len(rows), max(len(row) for row in rows)), dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for index, row in enumerate(rows):
-        ids[index, : len(row)], mask[index, : len(row)] = row, 1
-    return {"INPUT_IDS": ids, "ATTENTION_MASK": mask}
 
 
 def _visual(rng: np.random.Generator, golden: Golden) -> NamedInputs:

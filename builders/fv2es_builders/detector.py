@@ -1,7 +1,7 @@
 """The nets of the face detector (MTCNN) as ONNX files.
 
 Source of the architecture: Joint Face Detection and Alignment (Zhang et al. 2016), figure 2; of the weights: the package
-mtcnn. Every net takes
+mtcnn, or an imported checkpoint. Every net takes
 
 - `images` float32 [B, 3, H, W], RGB, upright (rows are the picture's rows), normalised to (x - 127.5) / 128,
 
@@ -80,12 +80,17 @@ def _prelu(slopes: Tensor) -> nn.PReLU:
 
 
 class DetectorNet(nn.Module):
-    """P-, R- or O-Net with the weights of the package mtcnn; tensors as in the module's docstring."""
+    """P-, R- or O-Net; tensors as in the module's docstring.
 
-    def __init__(self, name: NetName) -> None:
+    Args:
+        name: the net.
+        arrays: its weights in the order and layout of `fv2es_builders.assets.detector_weights`; None: those of the package mtcnn.
+    """
+
+    def __init__(self, name: NetName, arrays: "Sequence[NDArray[np.float32]] | None" = None) -> None:
         super().__init__()
         shape = NETS[name]
-        weights = [_tensor(array) for array in detector_weights(name)]
+        weights = [_tensor(array) for array in (detector_weights(name) if arrays is None else arrays)]
         layers: list[nn.Module] = []
         for pool in shape.pools:
             kernel, bias, slopes, *weights = weights
@@ -112,8 +117,13 @@ class DetectorNet(nn.Module):
         return torch.sigmoid(self.score(x)).squeeze(1), self.offsets(x)
 
 
-def onnx_from_detector(name: NetName, path: Path) -> Path:
+def onnx_from_detector(name: NetName, path: Path, arrays: "Sequence[NDArray[np.float32]] | None" = None) -> Path:
     """Write one net as ONNX. Batch is dynamic, and P-Net's height and width.
+
+    Args:
+        name: the net.
+        path: where to write.
+        arrays: its weights, as `DetectorNet` takes them; None: those of the package mtcnn.
 
     Raises:
         AssetError: the package mtcnn is missing or another version.
@@ -127,7 +137,7 @@ def onnx_from_detector(name: NetName, path: Path) -> Path:
         axes={"images": axes},
         outputs=("probability", "offsets"),
     )
-    return onnx_from_module(DetectorNet(name).eval(), spec, path)
+    return onnx_from_module(DetectorNet(name, arrays).eval(), spec, path)
 
 
 def parity_inputs(name: NetName, *, seed: int, pictures: Sequence[Any]) -> list[tuple[str, dict[str, Any]]]:

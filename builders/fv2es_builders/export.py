@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fv2es_builders.modules.model import V2EM
 from fv2es_builders.presets import Preset
+from fv2es_builders.simplify import simplify
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -97,13 +98,13 @@ def fusion_spec(preset: Preset) -> GraphSpec:
 
 
 def served_parts(model: V2EM) -> list[tuple[nn.Module, nn.Module, GraphSpec]]:
-    """What is served of a model: (module to compare with, module to export, graph). The visual branch is exported folded."""
+    """What is served of a model: (module to compare with, module to export, graph). Visual and acoustic branch are exported folded."""
     preset = model.preset
     visual = model.visual.eval()
     acoustic, text, fusion = model.acoustic.eval(), model.text.eval(), model.fusion.eval()
     return [
         (visual, visual.folded(), visual_spec(preset)),
-        (acoustic, acoustic, acoustic_spec(preset)),
+        (acoustic, acoustic.folded(), acoustic_spec(preset)),
         (text, text, text_spec(preset)),
         (fusion, fusion, fusion_spec(preset)),
     ]
@@ -153,6 +154,7 @@ def onnx_from_module(
         )
     if program is None:
         raise TypeError("torch.onnx.export returned no program; it does so only when it is given a path")
+    simplify(program.model)
     model = program.model_proto
     _name_axes(model, spec)
     _strip(model)

@@ -3,15 +3,17 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fv2es_builders.assets import file_sha256
-from fv2es_builders.parity import Figures
 from fv2es_builders.presets import Preset
 from fv2es_pipelines import constants
+
+if TYPE_CHECKING:
+    from fv2es_builders.graphs import GraphFacts
 
 MANIFEST_PATH: Final = "manifest/1/manifest.json"
 """Where the manifest lies in a repository. It is written last: without it, the repository is not complete."""
@@ -29,22 +31,16 @@ def versions() -> dict[str, str]:
     return {package: version(package) for package in _PACKAGES}
 
 
-def inputs_sha256(preset: Preset, *, seed: int, assets: Sequence[Path]) -> str:
-    """Hash of all that a build depends on: preset, seed, files taken over, package versions, this package's own code.
-
-    Two builds with the same hash give the same weights and graphs.
-    """
-    code = sorted(Path(__file__).parent.rglob("*.py"))
-    golden = sorted(Path(__file__).parent.rglob("*.npz"))
-    facts = {
-        "preset": preset.sha256,
-        "seed": seed,
-        "assets": [file_sha256(path) for path in assets],
-        "code": [file_sha256(path) for path in (*code, *golden)],
-        "preprocessing": preprocessing(),
-        "versions": versions(),
-    }
+def facts_sha256(facts: Mapping[str, Any]) -> str:
+    """Hash of plain data, 64 hexadecimal digits."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def code_sha256() -> str:
+    """Hash of this package's own code and of the real input that it carries."""
+    folder = Path(__file__).parent
+    files = [*sorted(folder.rglob("*.py")), *sorted(folder.rglob("*.npz"))]
+    return facts_sha256({"files": [file_sha256(path) for path in files]})
 
 
 def content_sha256(preset: Preset, *, weights: str, tokenizer: Path) -> str:
@@ -54,39 +50,44 @@ def content_sha256(preset: Preset, *, weights: str, tokenizer: Path) -> str:
 
 
 def manifest_json(
-    preset: Preset, *, sha256: str, seed: int, inputs: str, files: Mapping[str, Path], figures: Mapping[str, Figures]
+    graphs: "GraphFacts",
+    *,
+    profile: str,
+    precision: str,
+    server_version: str,
+    engines: Mapping[str, Any],
+    inputs: str,
+    files: Mapping[str, str],
 ) -> dict[str, Any]:
     """The manifest as plain data.
 
     Args:
-        preset: of the model.
-        sha256: the model's content hash.
-        seed: of the untrained weights.
+        graphs: what is known of the float32 graphs.
+        profile: of the repository.
+        precision: of the engines.
+        server_version: Triton that the configuration is for.
+        engines: measured differences and kept nodes of the graphs in their final precision, by name; empty: they are the float32 ones.
         inputs: the hash of all that the build depends on.
-        files: the built files by their path in the repository.
-        figures: measured parity by the model's or net's name.
+        files: sha256 of the built files by their path in the repository.
     """
+    preset = graphs.preset
     return {
         "schema_version": 1,
-        "name": preset.name,
-        "preset": preset.name,
-        "sha256": sha256,
-        "labels": list(preset.labels),
-        "trained": False,
-        "seed": seed,
-        "precision": "fp32",
-        "pos_weight": list(preset.pos_weight),
+        "name": preset["name"],
+        "preset": preset["name"],
+        "sha256": graphs.sha256,
+        "labels": list(preset["labels"]),
+        "trained": graphs.source["kind"] == "checkpoint",
+        "source": dict(graphs.source),
+        "profile": profile,
+        "precision": precision,
+        "server_version": server_version,
+        "pos_weight": list(preset["pos_weight"]),
         "preprocessing": preprocessing(),
-        "licences": dict(preset.licences),
+        "licences": dict(preset["licences"]),
         "versions": versions(),
-        "parity": {
-            name: {"max_abs": row.max_abs, "mean_abs": row.mean_abs, "num_cases": row.num_cases, "atol": row.atol}
-            for name, row in figures.items()
-        },
-        "build": {
-            "inputs_sha256": inputs,
-            "files": {name: file_sha256(path) for name, path in files.items()},
-        },
+        "parity": {"graphs": dict(graphs.parity), "engines": dict(engines)},
+        "build": {"inputs_sha256": inputs, "files": dict(files)},
     }
 
 

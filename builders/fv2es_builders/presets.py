@@ -11,6 +11,9 @@ from fv2es_builders.errors import BuildUsageError
 
 EncoderKind = Literal["albert", "bert"]
 
+Architecture = Literal["v2em", "mme2e"]
+"""V2EM: the model of FV2ES. MME2E: its predecessor (Dai et al. 2021), dense form, with other visual and acoustic nets."""
+
 EMBEDDING_DIM: Final = 64
 """Features of one face or one piece of sound. Source: the published checkpoint's arguments (`trans_dim` 64)."""
 
@@ -22,7 +25,7 @@ class VisualSize:
     stem_channels: int = 64
     """Channels after the 5x5 convolution."""
     stage_channels: tuple[tuple[int, ...], ...] = ((64, 64, 128), (256,), (512,))
-    """Output channels of the RepVGG blocks, a tuple for each stage; pooling by two follows each stage."""
+    """Output channels of the RepVGG blocks (MME2E: VGG blocks), a tuple for each stage; pooling by two follows each stage."""
     hidden: int = 1024
     """Width of the hidden layer between the picture features and the embedding."""
 
@@ -50,6 +53,18 @@ class AcousticSize:
         for dim, heads in zip(self.dims, self.heads, strict=True):
             if dim % heads:
                 raise BuildUsageError(f"dim {dim} must be a multiple of its heads {heads}; choose other heads")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VggAcousticSize:
+    """Sizes of the acoustic branch of MME2E: the same net as its visual one, on 128 mels x 32 frames. Defaults: the published."""
+
+    stem_channels: int = 64
+    """Channels after the 5x5 convolution."""
+    stage_channels: tuple[tuple[int, ...], ...] = ((64, 64, 128), (256,), (512,))
+    """Output channels of the VGG blocks, a tuple for each stage; pooling by two follows each stage."""
+    hidden: int = 1024
+    """Width of the hidden layer between the sound features and the embedding."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +141,7 @@ class Preset:
     """Weight of each label's positive class in training, > 0; a sigmoid s becomes the probability s / (s + w (1 - s))."""
     text: TextSize
     visual: VisualSize = VisualSize()
-    acoustic: AcousticSize = AcousticSize()
+    acoustic: AcousticSize | VggAcousticSize = AcousticSize()
     temporal: TemporalSize = TemporalSize()
     licences: Mapping[str, str] = field(default_factory=dict)
     """Licence of each part whose weights a build takes from elsewhere."""
@@ -136,6 +151,11 @@ class Preset:
             raise BuildUsageError(
                 f"{self.name}: pos_weight {self.pos_weight} must hold one number > 0 for each of the {len(self.labels)} labels"
             )
+
+    @property
+    def architecture(self) -> Architecture:
+        """Which model the sizes are of; it shows in the acoustic branch."""
+        return "mme2e" if isinstance(self.acoustic, VggAcousticSize) else "v2em"
 
     def as_json(self) -> dict[str, Any]:
         """The preset as plain data, for manifests and hashes."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fv2es_builders import assets
+from fv2es_builders.importing import model_from_checkpoint
 from fv2es_builders.modules.fusion import MODALITIES
 from fv2es_builders.modules.model import V2EM, seeded_model
 from fv2es_builders.modules.temporal import TemporalEncoder
@@ -42,18 +43,31 @@ class Answer:
     """[U, 3]."""
 
 
-def load_reference(preset: str = "starter", *, seed: int = 0, tokenizer: Path | None = None) -> Reference:
+def load_reference(
+    preset: str = "starter", *, seed: int = 0, tokenizer: Path | None = None, checkpoint: Path | None = None
+) -> Reference:
     """The same weights that `fv2es build` makes of these arguments.
+
+    Args:
+        preset: name of it.
+        seed: of the untrained weights; without meaning where there is a checkpoint.
+        tokenizer: see `fv2es_builders.assets.tokenizer_file`.
+        checkpoint: trained weights, see `fv2es_builders.importing.model_from_checkpoint`; None: untrained ones.
 
     Raises:
         AssetError: weights or a tokenizer are missing.
         BuildUsageError: there is no such preset.
+        CheckpointError: the checkpoint is not a whole one of this model.
     """
     known = preset_by_name(preset)
-    path = assets.tokenizer_file(known.text, tokenizer)
-    text = assets.load_tokenizer(path, vocabulary=int(known.text.config["vocab_size"]))
+    if checkpoint is not None:
+        model = model_from_checkpoint(checkpoint, known).model
+    else:
+        model = seeded_model(known, seed, assets.encoder_weights(known.text))
+    path = assets.tokenizer_file(model.preset.text, tokenizer)
+    text = assets.load_tokenizer(path, vocabulary=int(model.preset.text.config["vocab_size"]))
     text.enable_truncation(constants.MAX_TOKENS)
-    return Reference(model=seeded_model(known, seed, assets.encoder_weights(known.text)), tokenizer=text)
+    return Reference(model=model, tokenizer=text)
 
 
 @torch.no_grad()

@@ -172,6 +172,11 @@ class Analysis:
                 self._notes.append(
                     f"[{clip.start_s:.2f}, {clip.end_s:.2f}) s: {count} damaged {kind} packets were left out"
                 )
+        if answer.num_fallback_frames:
+            self._notes.append(
+                f"[{clip.start_s:.2f}, {clip.end_s:.2f}) s: {answer.num_fallback_frames} pictures were decoded on the CPU: "
+                "the GPU's decoder can't"
+            )
         return self._take(_utterance_results(clip.utterances, answer, self.model.labels), clip.utterances[-1].index)
 
     def add_failure(self, clip: Clip, error: Fv2esError) -> list[Item]:

@@ -24,12 +24,18 @@ from fv2es.utterances import UtteranceRule
 DONE, FAILED, BAD_USAGE, SOME_LOST = 0, 1, 2, 3
 """Exit statuses."""
 
+BUILDER_COMMANDS = {
+    "build": "turn weights into verified engines in a model repository (needs fv2es[build])",
+    "plans": "build a gpu repository's TensorRT plans on the GPU that will serve it",
+}
+"""Commands that live in the package of the builders, which this one does not import."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; gives its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["build"]:
-        return _build(arguments[1:])
+    if arguments and arguments[0] in BUILDER_COMMANDS:
+        return _run_builder(arguments[0], arguments[1:])
     parser, commands = _parsers()
     if arguments and arguments[0] in commands:
         # Not through the subparser itself: that takes no sources after an option that follows sources.
@@ -95,7 +101,8 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     doctor = commands.add_parser("doctor", help="say what this machine has, and what is missing")
     doctor.set_defaults(run=_doctor)
 
-    commands.add_parser("build", help="make verified engines and a model repository (needs fv2es[build])")
+    for name, text in BUILDER_COMMANDS.items():
+        commands.add_parser(name, help=text)
     return parser, {"analyze": analyze, "serve": serve, "doctor": doctor}
 
 
@@ -190,14 +197,14 @@ def _doctor(options: argparse.Namespace, errors: Console) -> int:
     return DONE if all(each.good or not each.needed for each in findings) else FAILED
 
 
-def _build(arguments: Sequence[str]) -> int:
-    """`fv2es build` lives in the package of the builders, which this one does not import."""
-    for entry in importlib.metadata.entry_points(group="fv2es.commands", name="build"):
+def _run_builder(command: str, arguments: Sequence[str]) -> int:
+    for entry in importlib.metadata.entry_points(group="fv2es.commands", name=command):
         try:
             run = entry.load()
         except ModuleNotFoundError as error:
             print(
-                f"error: `fv2es build` needs the package {error.name}; run: pip install 'fv2es[build]'", file=sys.stderr
+                f"error: `fv2es {command}` needs the package {error.name}; run: pip install 'fv2es[build]'",
+                file=sys.stderr,
             )
             return FAILED
         return int(run(arguments))

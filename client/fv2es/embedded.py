@@ -5,6 +5,7 @@ It is for development and for single machines: bound to loopback, one process tr
 
 import contextlib
 import importlib.util
+import json
 import logging
 import os
 import secrets
@@ -131,9 +132,22 @@ class EmbeddedServer:
         self.repository = Path(repository).resolve() if repository else default_repository()
         if not (self.repository / "emotion" / "config.pbtxt").is_file():
             raise EmbeddedServerError(f"{self.repository}: no model `emotion` in it; make one with `fv2es build`")
-        if not (self.repository / "manifest" / "1" / "manifest.json").is_file():
+        manifest = self.repository / "manifest" / "1" / "manifest.json"
+        if not manifest.is_file():
             raise EmbeddedServerError(
-                f"{self.repository} holds no weights; run: fv2es build --preset starter --seed 0 --output {self.repository}"
+                f"{self.repository} holds no weights, or a build of it was interrupted; "
+                f"run: fv2es build --preset starter --seed 0 --output {self.repository}"
+            )
+        try:
+            profile = json.loads(manifest.read_text(encoding="utf-8")).get("profile", "cpu")
+        except ValueError as error:
+            raise EmbeddedServerError(
+                f"{manifest}: not readable ({error}); build the repository anew: fv2es build"
+            ) from error
+        if profile != "cpu":
+            raise EmbeddedServerError(
+                f"{self.repository} is of profile {profile}, and the embedded Triton serves profile cpu alone; "
+                "build another with: fv2es build --profile cpu, or serve this one with NGC's Triton image"
             )
         self.installation = find_installation()
         self.start_timeout_s = start_timeout_s

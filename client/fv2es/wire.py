@@ -39,6 +39,7 @@ _OUTPUTS = {
     "FRAME_BOXES": 2,
     "FRAME_SCORES": 1,
     "VIDEO_ERRORS": 1,
+    "FALLBACK_FRAMES": 1,
     "AUDIO_ERRORS": 1,
     "MANIFEST": 1,
 }
@@ -66,6 +67,8 @@ class ClipAnswer:
     frame_scores: np.ndarray[Any, Any]
     """[K] float32: 0 where no face was found."""
     num_video_errors: int
+    num_fallback_frames: int
+    """Sampled pictures that the CPU decoded because the GPU's decoder can't."""
     num_audio_errors: int
     manifest: dict[str, Any]
     """Which weights answered."""
@@ -127,6 +130,7 @@ def decode_response(response: InferResult, *, address: str) -> ClipAnswer:
         frame_boxes_px=arrays["FRAME_BOXES"],
         frame_scores=arrays["FRAME_SCORES"],
         num_video_errors=int(arrays["VIDEO_ERRORS"][0]),
+        num_fallback_frames=int(arrays["FALLBACK_FRAMES"][0]),
         num_audio_errors=int(arrays["AUDIO_ERRORS"][0]),
         manifest=decode_manifest(response, address=address),
     )

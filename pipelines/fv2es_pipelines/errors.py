@@ -62,3 +62,11 @@ class ModelFileMissing(PipelineError, FileNotFoundError):
     def __init__(self, path: str, *, remedy: str) -> None:
         self.path = path
         super().__init__(f"{path}: can't be read; {remedy}")
+
+
+class NotOnDevice(PipelineError):
+    """A clip's pictures can't be decoded by the device's decoder; the CPU decodes them instead. `reason` is one word of a few."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        super().__init__(f"{message}; the pictures are decoded on the CPU")

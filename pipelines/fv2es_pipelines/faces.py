@@ -40,6 +40,8 @@ class FaceBatch:
     """[K], probability of the face in [0, 1]; 0 where none was found."""
     video_errors: int
     """Packets of pictures that failed to decode."""
+    fallback_frames: int = 0
+    """Sampled frames that the CPU decoded because the device's decoder can't: K or, where that is not so, 0."""
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The outputs of the served model `faces`, by tensor name."""
@@ -52,6 +54,7 @@ class FaceBatch:
             "FRAME_BOXES": self.frame_boxes_px,
             "FRAME_SCORES": self.frame_scores,
             "VIDEO_ERRORS": np.array([self.video_errors], np.int32),
+            "FALLBACK_FRAMES": np.array([self.fallback_frames], np.int32),
         }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ from fv2es_pipelines.constants import (
     PIECE_MELS,
     SAMPLE_RATE_HZ,
 )
+from fv2es_pipelines.frame_index import Device
+from fv2es_pipelines.pieces import piece_places
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +55,7 @@ class MelGraph:
     def __init__(
         self,
         *,
-        device: Literal["cpu", "gpu"] = "cpu",
+        device: Device = "cpu",
         device_id: int | None = None,
         max_batch: int = 32,
         threads: int = 1,
@@ -138,6 +140,35 @@ def pieces_graph(waves: Any) -> Any:
     return fn.transpose(split, perm=[2, 0, 1, 3])  # [p, 4, 32, 32]
 
 
+def mel_pipeline(device: Device, *, device_id: int | None = None, max_batch: int = 32, threads: int = 1) -> Pipeline:
+    """WAVES, WAVE_FRAMES -> pieces, any number of rows up to `max_batch`: the graph of the served model `mel` of the gpu profile.
+
+    WAVES float32 [6600] and WAVE_FRAMES int32 [1] as in `fv2es_pipelines.sound`; output float32 [4, 32, 32].
+
+    Args:
+        device: where it runs.
+        device_id: number of the GPU; None: none is needed to write the graph to a file.
+        max_batch: most rows at once.
+        threads: DALI's CPU threads.
+    """
+    pipeline = Pipeline(
+        batch_size=max_batch,
+        num_threads=threads,
+        device_id=device_id,
+        prefetch_queue_depth=1,
+        exec_async=False,
+        exec_pipelined=False,
+    )
+    with pipeline:
+        waves = fn.external_source(name="WAVES", device="cpu", dtype=types.FLOAT, ndim=1)
+        frames = fn.external_source(name="WAVE_FRAMES", device="cpu", dtype=types.INT32, ndim=1)
+        mels = mels_graph(waves.gpu() if device == "gpu" else waves, centred=False)  # [128, 32]
+        own = fn.slice(mels, start=0, shape=frames, axes=[1])  # [128, T], what follows the utterance's end left out
+        padded = fn.pad(own, axes=[1], shape=[PIECE_FRAMES], fill_value=0.0)  # [128, 32]
+        pipeline.set_outputs(fn.reshape(padded, shape=[PIECE_CHANNELS, PIECE_MELS, PIECE_FRAMES], layout="CMT"))
+    return pipeline
+
+
 class MelPipeline:
     """From a clip and its utterances to pieces, flat and indexed: what the acoustic branch takes. One call at a time."""
 
@@ -175,11 +206,3 @@ def piece_batch(graph: MelGraph, waves: Sequence[Wave | None], *, audio_errors: 
         piece_mask=piece_mask,
         audio_errors=audio_errors,
     )
-
-
-def piece_places(counts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Index and mask of pieces that lie one utterance after the other: int64 and bool [U, M >= 1]. `counts`: pieces of each, [U]."""
-    length = max(1, int(counts.max(initial=0)))
-    mask = np.arange(length) < counts[:, None]  # [U, M]
-    firsts = np.cumsum(counts) - counts
-    return np.where(mask, firsts[:, None] + np.arange(length), 0), mask

@@ -156,29 +156,36 @@ class Detector:
             _session(directory / f"{name}.onnx", threads) for name in ("pnet", "rnet", "onet")
         )
 
-    def largest_faces(self, pictures: Sequence[Picture]) -> list[Face | None]:
+    def largest_faces(self, pictures: Sequence[Picture], settings: DetectorSettings | None = None) -> list[Face | None]:
         """The largest face of each picture, None where there is none.
 
         Large faces are looked for first, on small copies of the pictures; smaller ones only where no large one was found.
+
+        Args:
+            pictures: of any sizes.
+            settings: for these alone; None: the detector's own.
         """
+        settings = settings or self.settings
         found: list[Face | None] = [None] * len(pictures)
         sizes: dict[tuple[int, int], list[int]] = {}
         for index, picture in enumerate(pictures):
             sizes.setdefault((picture.width_px, picture.height_px), []).append(index)
         for (width, height), indices in sizes.items():
-            searches = fast_searches(width, height, self.settings)
+            searches = fast_searches(width, height, settings)
             if not searches:  # smaller than the smallest face
                 continue
             batch = max(1, _MAX_BATCH_PX // (searches[0].width_px * searches[0].height_px))
             for start in range(0, len(indices), batch):
                 chunk = indices[start : start + batch]
                 for index, face in zip(
-                    chunk, self._largest([pictures[index] for index in chunk], searches), strict=True
+                    chunk, self._largest([pictures[index] for index in chunk], searches, settings), strict=True
                 ):
                     found[index] = face
         return found
 
-    def _largest(self, pictures: Sequence[Picture], searches: Sequence[Search]) -> list[Face | None]:
+    def _largest(
+        self, pictures: Sequence[Picture], searches: Sequence[Search], settings: DetectorSettings
+    ) -> list[Face | None]:
         """As `largest_faces`, for pictures of one size."""
         found: list[Face | None] = [None] * len(pictures)
         remaining = list(range(len(pictures)))
@@ -191,7 +198,7 @@ class Detector:
             faces = self._search(tables, proposals, search, width, height)
             for index, own in zip(remaining, faces, strict=True):
                 found[index] = max(own, key=lambda face: face.area_px, default=None)
-            least_px = self.settings.settled * search.smallest_px
+            least_px = settings.settled * search.smallest_px
             open_ones = [
                 position for position, index in enumerate(remaining) if not _is_settled(found[index], least_px)
             ]

@@ -1,6 +1,10 @@
 """The served models and their tensors: one description, from which configurations and the tensor tables are rendered.
 
-U utterances, K sampled frames, F faces, P pieces, C labels; N, M, L are lengths padded within one request.
+U utterances, K sampled frames, F faces, P pieces, C labels; N, M, L are lengths padded within one request; S sampling times, J
+pictures of height H and width W that a device decodes.
+
+A profile is a way to execute the same ensemble `emotion`: `cpu` is MODELS, `gpu` puts a device's decoder before `faces` and a device's
+spectrum behind the sound (GPU_MODELS).
 """
 
 from collections.abc import Mapping
@@ -10,8 +14,9 @@ from typing import Literal
 from fv2es_pipelines import constants
 
 DataType = Literal["UINT8", "INT32", "INT64", "FP32", "FP64", "BOOL", "BYTES"]
-Role = Literal["media", "engine", "ensemble"]
-"""`media`: Python code around a library; `engine`: a neural net; `ensemble`: a graph of the others."""
+Profile = Literal["cpu", "gpu"]
+Role = Literal["media", "engine", "graph", "ensemble"]
+"""`media`: Python code around a library; `engine`: a neural net; `graph`: DALI's operators; `ensemble`: all of the others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +43,7 @@ class Model:
     max_batch_size: int = 0
     """Rows that Triton may merge into one execution; 0 where the first axis is no batch."""
     instances: int = 1
-    """Processes on the `cpu` profile."""
+    """Processes of Python, or instances on each GPU."""
     parameters: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -89,7 +94,65 @@ FRAME_SCORES = Tensor(
 VIDEO_ERRORS = Tensor(
     name="VIDEO_ERRORS", data_type="INT32", axes=(1,), meaning="video packets that could not be decoded"
 )
+FALLBACK_FRAMES = Tensor(
+    name="FALLBACK_FRAMES",
+    data_type="INT32",
+    axes=(1,),
+    meaning="sampled pictures that the CPU decoded because the GPU's decoder can't; 0 on the `cpu` profile",
+)
+VIDEO = Tensor(
+    name="VIDEO", data_type="UINT8", axes=(1, "bytes"), meaning="Matroska file of the packets that the decoder needs"
+)
+FRAMES = Tensor(
+    name="FRAMES",
+    data_type="INT32",
+    axes=(1, "J"),
+    meaning="numbers of the wanted pictures of VIDEO, in the order shown",
+)
+SIZE = Tensor(name="SIZE", data_type="INT32", axes=(1, 2), meaning="height and width to make the pictures")
+PICTURES = Tensor(
+    name="PICTURES",
+    data_type="UINT8",
+    axes=(1, "J", "H", "W", 3),
+    meaning="decoded pictures, RGB 0..255 by BT.601, not turned upright",
+)
+PICTURE_TIMES = Tensor(
+    name="PICTURE_TIMES",
+    data_type="FP64",
+    axes=("J",),
+    meaning="when each picture is shown, in seconds on the clip's clock",
+)
+SAMPLE_PICTURE = Tensor(
+    name="SAMPLE_PICTURE",
+    data_type="INT32",
+    axes=("S",),
+    meaning="which of PICTURES serves each sampling time, one utterance after the other; -1: none",
+)
+VIEW = Tensor(
+    name="VIEW",
+    data_type="INT32",
+    axes=(6,),
+    meaning="upright full-size width and height in pixels; 1 where to exchange axes, mirror x, mirror y; 1 where colours are of BT.709",
+)
+REST = Tensor(
+    name="REST",
+    data_type="UINT8",
+    axes=("bytes",),
+    meaning="the clip where the GPU's decoder can't decode it, else one zero byte",
+)
 VISUAL = Tensor(name="VISUAL", data_type="FP32", axes=("F", 64), meaning="features of each face")
+WAVES = Tensor(
+    name="WAVES",
+    data_type="FP32",
+    axes=("P", 6600),
+    meaning="sound under the windows of each piece, 16 kHz mono in [-1, 1); one row of zeros if there is no sound",
+)
+WAVE_FRAMES = Tensor(
+    name="WAVE_FRAMES",
+    data_type="INT32",
+    axes=("P", 1),
+    meaning="windows of each row that belong to its utterance, 1..32",
+)
 PIECES = Tensor(
     name="PIECES",
     data_type="FP32",
@@ -134,11 +197,22 @@ MANIFEST = Tensor(
     meaning="JSON: which weights answered (name, sha256, labels, trained, ...)",
 )
 
-_FRAMES = (FRAME_TIMES, FRAME_UTTERANCE, FRAME_BOXES, FRAME_SCORES, VIDEO_ERRORS)
+_FRAMES = (FRAME_TIMES, FRAME_UTTERANCE, FRAME_BOXES, FRAME_SCORES, VIDEO_ERRORS, FALLBACK_FRAMES)
 _FUSED = (LOGITS, PROBABILITIES, MODALITY_LOGITS, PRESENT)
 
 MAX_ROWS = 1024
 """Most faces or pieces that one request may hold, and that Triton merges: 400 s of sound."""
+
+AXIS_RANGES: Mapping[str, tuple[int, int, int]] = {
+    "U": (1, 8, 512),
+    "N": (1, 20, 240),
+    "M": (1, 25, 301),
+    "L": (1, 24, constants.MAX_TOKENS),
+    "F": (1, 64, MAX_ROWS),
+    "P": (1, 64, MAX_ROWS),
+}
+"""Lengths of each axis that an engine is built for: least, usual, most. Utterances of 10 s are usual, of 120 s the longest;
+the most of U, N and M follow from the limits on a clip (`MediaLimits`)."""
 
 MODELS: tuple[Model, ...] = (
     Model(
@@ -214,10 +288,65 @@ MODELS: tuple[Model, ...] = (
 )
 
 
-def model(name: str) -> Model:
+_FRAMES_MODEL = Model(
+    name="frames",
+    role="media",
+    summary="says which pictures of the clip are wanted, and hands their packets to the decoder",
+    inputs=(CLIP, UTTERANCES),
+    outputs=(VIDEO, FRAMES, SIZE, PICTURE_TIMES, SAMPLE_PICTURE, VIEW, REST),
+    instances=2,
+    parameters={"device": "gpu"},
+)
+_DECODE_MODEL = Model(
+    name="decode",
+    role="graph",
+    summary="decodes the wanted pictures and makes large ones smaller",
+    inputs=(VIDEO, FRAMES, SIZE),
+    outputs=(PICTURES,),
+    max_batch_size=1,  # a clip that can't be decoded fails by itself
+    instances=2,
+)
+_GPU_FACES_MODEL = Model(
+    name="faces",
+    role="media",
+    summary="finds the largest face of each decoded picture, crops it; decodes itself what the GPU can't",
+    inputs=(UTTERANCES, PICTURES, PICTURE_TIMES, SAMPLE_PICTURE, VIEW, REST),
+    outputs=(FACES, FACE_INDEX, FACE_MASK, *_FRAMES),
+    instances=4,
+)
+_SOUND_MODEL = Model(
+    name="sound",
+    role="media",
+    summary="decodes the clip's sound, cuts it into the stretches under each piece of the spectrum",
+    inputs=(CLIP, UTTERANCES),
+    outputs=(WAVES, WAVE_FRAMES, PIECE_INDEX, PIECE_MASK, AUDIO_ERRORS),
+)
+_GPU_MEL_MODEL = Model(
+    name="mel",
+    role="graph",
+    summary="the mel spectrum of each piece",
+    inputs=(WAVES, WAVE_FRAMES),
+    outputs=(PIECES,),
+    max_batch_size=MAX_ROWS,
+)
+_REPLACED: Mapping[str, tuple[Model, ...]] = {
+    "faces": (_FRAMES_MODEL, _DECODE_MODEL, _GPU_FACES_MODEL),
+    "mel": (_SOUND_MODEL, _GPU_MEL_MODEL),
+}
+
+GPU_MODELS: tuple[Model, ...] = tuple(model for each in MODELS for model in _REPLACED.get(each.name, (each,)))
+"""The `gpu` profile: `faces` and `mel` are divided into what a GPU does and what surrounds it."""
+
+
+def models(profile: Profile) -> tuple[Model, ...]:
+    """The models of a profile in the order of the ensemble's steps, the ensemble last."""
+    return MODELS if profile == "cpu" else GPU_MODELS
+
+
+def model(name: str, profile: Profile = "cpu") -> Model:
     """The description of one served model.
 
     Raises:
-        KeyError: no model has that name.
+        KeyError: no model of the profile has that name.
     """
-    return {each.name: each for each in MODELS}[name]
+    return {each.name: each for each in models(profile)}[name]

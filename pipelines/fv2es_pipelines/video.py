@@ -63,7 +63,7 @@ class PictureReader:
         chooser = PictureChooser(self._times_s)
         clock = StreamClock(stream)
         end_s, shown = -np.inf, None
-        for frame in self._decode(stream, packets, _plan(stream, packets, self._times_s)):
+        for frame in self._decode(stream, packets, plan_packets(stream, packets, self._times_s)):
             pts_s = clock.stamp(frame)
             positions = chooser.arrive(pts_s)
             if positions and shown is not None:
@@ -81,14 +81,14 @@ class PictureReader:
         return DecodedPicture(frame, self._converter)
 
     def _decode(
-        self, stream: VideoStream, packets: Sequence[Packet[VideoStream]], plan: _Plan
+        self, stream: VideoStream, packets: Sequence[Packet[VideoStream]], plan: PacketPlan
     ) -> Iterator[av.VideoFrame]:
         context = stream.codec_context
         context.thread_count, context.thread_type = self._threads, "AUTO"
         can_leave_out = context.codec.canonical_name in _SKIPPING_CODECS
         skipped = 0
         for packet, need in zip(packets, plan.needs, strict=True):
-            if need == _SKIP:
+            if need == SKIP:
                 skipped += 1
                 continue
             if skipped and not plan.intra_only:
@@ -96,7 +96,7 @@ class PictureReader:
                 context.flush_buffers()
             skipped = 0
             if can_leave_out:
-                context.skip_frame = "DEFAULT" if need == _SHOW else "NONREF"
+                context.skip_frame = "DEFAULT" if need == SHOW else "NONREF"
             try:
                 frames = context.decode(packet)
             except av.FFmpegError:
@@ -121,20 +121,39 @@ class PictureReader:
             yield frame
 
 
-_SKIP, _REFERENCE, _SHOW = 0, 1, 2
+SKIP, REFERENCE, SHOW = 0, 1, 2
+"""What a packet is needed for: nothing, other pictures, being seen itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Plan:
+class PacketPlan:
     """What to do with each packet: leave it out, decode it for others if others need it, or decode it to be seen."""
 
     needs: npt.NDArray[np.int8]
+    """[packets] of SKIP, REFERENCE, SHOW."""
     intra_only: bool
+    """No picture of this codec refers to another."""
+    by_times: bool
+    """False: the timestamps don't tell which picture is shown when; everything is needed."""
 
 
-def _plan(stream: VideoStream, packets: Sequence[Packet[VideoStream]], times_s: npt.NDArray[np.float64]) -> _Plan:
+def plan_packets(
+    stream: VideoStream,
+    packets: Sequence[Packet[VideoStream]],
+    times_s: npt.NDArray[np.float64],
+    *,
+    starts: Sequence[int] | None = None,
+) -> PacketPlan:
+    """What each packet is needed for when the pictures shown at `times_s` are wanted; all of them where timestamps don't tell.
+
+    Args:
+        stream: of the packets.
+        packets: all of the stream, in the order of decoding.
+        times_s: seconds on the clip's clock, ascending, float64 [n].
+        starts: positions of packets at which a decoder may begin anew; None: all key packets.
+    """
     intra_only = bool(stream.codec_context.codec.intra_only)
-    everything = _Plan(needs=np.full(len(packets), _SHOW, np.int8), intra_only=intra_only)
+    everything = PacketPlan(needs=np.full(len(packets), SHOW, np.int8), intra_only=intra_only, by_times=False)
     if not packets or any(packet.pts is None for packet in packets):
         return everything
     decoding_times = [packet.dts for packet in packets if packet.dts is not None]  # Matroska lacks those of the first
@@ -145,8 +164,10 @@ def _plan(stream: VideoStream, packets: Sequence[Packet[VideoStream]], times_s: 
     shown = np.searchsorted(pts_s[order], times_s + TIMESTAMP_TOLERANCE_S, side="right") - 1
     wanted = np.zeros(len(packets), bool)
     wanted[order[shown[shown >= 0]]] = True
-    needs = np.full(len(packets), _SKIP, np.int8)
-    keys = [index for index, packet in enumerate(packets) if packet.is_keyframe and index]
+    needs = np.full(len(packets), SKIP, np.int8)
+    if starts is None:
+        starts = [index for index, packet in enumerate(packets) if packet.is_keyframe]
+    keys = [index for index in starts if index]
     previous_start = 0
     for start, stop in zip([0, *keys], [*keys, len(packets)], strict=True):
         seen = start + np.flatnonzero(wanted[start:stop])
@@ -154,11 +175,11 @@ def _plan(stream: VideoStream, packets: Sequence[Packet[VideoStream]], times_s: 
             # Pictures shown before their key frame may refer to the group before it.
             first = previous_start if pts_s[seen].min() < pts_s[start] else start
             last = int(seen.max()) + 1
-            needs[first:last] = np.maximum(needs[first:last], _REFERENCE)
-            needs[seen] = _SHOW
+            needs[first:last] = np.maximum(needs[first:last], REFERENCE)
+            needs[seen] = SHOW
         previous_start = start
     _fill_short_gaps(needs, 1 if intra_only else _MIN_SKIPPED_PACKETS)
-    return _Plan(needs=needs, intra_only=intra_only)
+    return PacketPlan(needs=needs, intra_only=intra_only, by_times=True)
 
 
 def _fill_short_gaps(needs: npt.NDArray[np.int8], shortest: int) -> None:
@@ -166,7 +187,7 @@ def _fill_short_gaps(needs: npt.NDArray[np.int8], shortest: int) -> None:
     used = np.flatnonzero(needs)
     for before, after in itertools.pairwise(used):
         if 1 < after - before <= shortest:
-            needs[before + 1 : after] = _REFERENCE
+            needs[before + 1 : after] = REFERENCE
 
 
 class StreamClock:

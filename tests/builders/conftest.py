@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from fv2es_builders.assets import package_folder
+from fv2es_builders.export import onnx_from_module, served_parts
 from fv2es_builders.golden import Golden, load_golden
-from fv2es_builders.modules.model import V2EM
+from fv2es_builders.modules.model import V2EM, seeded_model
 from fv2es_builders.presets import AcousticSize, Preset, TemporalSize, TextSize, VisualSize
 from fv2es_builders.reference import Reference, load_reference
 
@@ -63,3 +65,24 @@ def tiny() -> Preset:
             },
         ),
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny: Preset) -> V2EM:
+    """Of the tiny preset, no two weights alike: biases that are all zero would be one and the same tensor of a graph."""
+    model = seeded_model(tiny, 0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_graphs(tiny_model: V2EM, tmp_path_factory) -> dict[str, Path]:
+    """The four graphs of the tiny model by name. Tests that use them carry xdist_group("graphs"), so that they are made once."""
+    folder = tmp_path_factory.mktemp("graphs")
+    return {
+        spec.name: onnx_from_module(module, spec, folder / spec.name / "model.onnx")
+        for _, module, spec in served_parts(tiny_model)
+    }

@@ -94,3 +94,22 @@ def test_drop_path_grows_with_depth():
     nest = Nest(SMALL)
     shares = [module.share for module in nest.modules() if isinstance(module, DropPath)]
     assert shares == pytest.approx([0, 0.5 / 3, 1 / 3, 0.5])
+
+
+@torch.no_grad()
+def test_folding():
+    """The served form computes the same, to rounding, and the original keeps its weights; folding twice is folding once."""
+    torch.manual_seed(0)
+    branch = AcousticBranch(torch.nn.Sequential(Nest(SMALL)), acoustic_head(SMALL, 64)).eval()
+    for parameter in branch.parameters():
+        parameter += 0.1 * torch.randn_like(parameter)
+    before = {name: tensor.clone() for name, tensor in branch.state_dict().items()}
+    folded = branch.folded()
+    pieces = 10 * torch.rand(3, 4, 32, 32)
+    expected = branch(pieces)
+    assert expected.std() > 1e-2
+    assert torch.allclose(folded(pieces), expected, atol=1e-5)
+    assert torch.equal(folded.folded()(pieces), folded(pieces))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in branch.state_dict().items())
+    attention, plain = (next(m for m in each.modules() if isinstance(m, Attention)) for each in (folded, branch))
+    assert not torch.equal(attention.proj.weight, plain.proj.weight)

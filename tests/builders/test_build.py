@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,17 +15,20 @@ import pytest
 import torch
 
 from fv2es_builders import cli
+from fv2es_builders.assets import file_sha256
 from fv2es_builders.build import BuildRequest, build, place
 from fv2es_builders.cases import token_arrays
-from fv2es_builders.errors import AssetError, BuildUsageError, OutputBusy
+from fv2es_builders.errors import AssetError, BuildUsageError, DiskFull, OutputBusy, ParityError
 from fv2es_builders.export import served_parts
-from fv2es_builders.manifest import MANIFEST_PATH, content_sha256, inputs_sha256, read_current
+from fv2es_builders.graphs import ModelSource
+from fv2es_builders.manifest import MANIFEST_PATH, content_sha256, read_current
 from fv2es_builders.modules.model import seeded_model, weights_sha256
 from fv2es_builders.parity import ATOL, accept, case_from_module, onnx_runner
 from fv2es_builders.presets import preset_by_name
 from fv2es_builders.reference import analyse_in_process
 from fv2es_pipelines import constants
 
+COMMITTED = Path(__file__).resolve().parents[2] / "model_repository"
 FILES = {
     "visual/1/model.onnx",
     "acoustic/1/model.onnx",
@@ -38,16 +42,20 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def starter_repository(tmp_path_factory) -> Path:
-    """Built where a configuration lies, an unreadable manifest, and what a killed build left."""
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def starter_repository(tmp_path_factory, cache) -> Path:
+    """Built where a file of somebody else lies, an unreadable manifest, and what a killed build left."""
     output = tmp_path_factory.mktemp("starter")
     left_over = output / Path(MANIFEST_PATH).parent / ".build" / "visual" / "1"
     left_over.mkdir(parents=True)
     (left_over / "model.onnx").touch()
     (output / MANIFEST_PATH).write_text("{")
-    (output / "visual").mkdir()
-    (output / "visual" / "config.pbtxt").write_text("# stays\n")
-    assert cli.main(["--preset", "starter", "--seed", "0", "--output", str(output)]) == 0
+    (output / "own.txt").write_text("stays")
+    assert cli.main(["--preset", "starter", "--seed", "0", "--output", str(output), "--cache", str(cache)]) == 0
     return output
 
 
@@ -69,22 +77,29 @@ def files_of(repository: Path) -> set[str]:
 
 
 def test_files(starter_repository):
-    assert files_of(starter_repository) == {*FILES, MANIFEST_PATH, "visual/config.pbtxt"}
+    """The repository is whole: what was built, and what is rendered, as in the one that is committed."""
+    rendered = {
+        str(path.relative_to(COMMITTED))
+        for path in COMMITTED.rglob("*")
+        if path.name in ("config.pbtxt", "model.py", ".gitkeep")
+    }
+    assert files_of(starter_repository) == {*FILES, *rendered, MANIFEST_PATH, "own.txt"}
 
 
 def test_manifest(manifest, starter):
     assert manifest["name"] == manifest["preset"] == "starter"
     assert manifest["labels"] == list(preset_by_name("starter").labels)
     assert manifest["trained"] is False
-    assert manifest["seed"] == 0
-    assert manifest["precision"] == "fp32"
+    assert manifest["source"] == {"kind": "seed", "seed": 0}
+    assert (manifest["profile"], manifest["precision"], manifest["server_version"]) == ("cpu", "fp32", "2.51")
     assert len(manifest["sha256"]) == 64
     assert manifest["pos_weight"] == [1.0] * 7
     assert manifest["preprocessing"]["visual_mean_rgb"] == list(constants.VISUAL_MEAN_RGB)
     assert manifest["preprocessing"]["max_tokens"] == constants.MAX_TOKENS
     assert set(manifest["build"]["files"]) == FILES
-    assert set(manifest["parity"]) == {"visual", "acoustic", "text", "fusion", "pnet", "rnet", "onet"}
-    for figures in manifest["parity"].values():
+    assert set(manifest["parity"]["graphs"]) == {"visual", "acoustic", "text", "fusion", "pnet", "rnet", "onet"}
+    assert manifest["parity"]["engines"] == {}
+    for figures in manifest["parity"]["graphs"].values():
         assert 0 < figures["max_abs"] <= figures["atol"] <= 1e-4
         assert figures["num_cases"] >= 3
     assert {"detector", "text"} <= set(manifest["licences"])
@@ -165,23 +180,29 @@ def test_graphs_equal_the_reference(runners, reference, golden):
     assert np.ptp(expected.logits, axis=0).min() > 1e-3  # the utterances differ, so the rows can't be mixed up
 
 
-def test_second_run_does_nothing(starter_repository, capsys):
+def test_second_run_does_nothing(starter_repository, cache, capsys):
     before = {name: (starter_repository / name).stat().st_mtime_ns for name in files_of(starter_repository)}
-    assert cli.main(["--output", str(starter_repository)]) == 0
+    assert cli.main(["--output", str(starter_repository), "--cache", str(cache)]) == 0
     assert {name: (starter_repository / name).stat().st_mtime_ns for name in before} == before
     out = capsys.readouterr().out
     assert "up to date" in out
     assert "NOT TRAINED" in out
 
 
-def test_up_to_date_needs_no_torch(starter_repository):
-    """The check takes moments: PyTorch is not even imported."""
+@pytest.mark.parametrize("same_output", [True, False], ids=["up to date", "from the cache"])
+def test_second_build_needs_no_torch(starter_repository, cache, tmp_path, same_output):
+    """It takes moments: PyTorch is not even imported."""
+    output = starter_repository if same_output else tmp_path
     code = (
         "import sys; from fv2es_builders.cli import main;"
-        f"status = main(['--output', {str(starter_repository)!r}]);"
+        f"status = main(['--output', {str(output)!r}, '--cache', {str(cache)!r}]);"
         "sys.exit(status if 'torch' not in sys.modules else 9)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    assert (output / MANIFEST_PATH).read_text() == (starter_repository / MANIFEST_PATH).read_text()
+    assert {name: file_sha256(output / name) for name in FILES} == {
+        name: file_sha256(starter_repository / name) for name in FILES
+    }
 
 
 def test_what_is_up_to_date(starter_repository, manifest, tmp_path):
@@ -204,14 +225,21 @@ def test_what_is_up_to_date(starter_repository, manifest, tmp_path):
     assert read_current(repository, inputs) is None
 
 
-def test_inputs_hash(tiny, tokenizer_folder):
-    """Seed, preset and files taken over decide whether a build is due."""
-    assets = [tokenizer_folder / "tokenizer.json"]
-    first = inputs_sha256(tiny, seed=0, assets=assets)
-    assert first == inputs_sha256(tiny, seed=0, assets=assets)
-    assert first != inputs_sha256(tiny, seed=1, assets=assets)
-    assert first != inputs_sha256(replace(tiny, pos_weight=(1.0, 2.0)), seed=0, assets=assets)
-    assert first != inputs_sha256(tiny, seed=0, assets=[tokenizer_folder / "vocab.txt"])
+def test_key_of_a_source(tiny, tokenizer_folder, tmp_path):
+    """Seed, preset, checkpoint and tokenizer decide whether graphs are made anew."""
+    tokenizer = tokenizer_folder / "tokenizer.json"
+    source = ModelSource(preset=tiny, tokenizer=tokenizer)
+    (tmp_path / "a.pt").write_bytes(b"a")
+    (tmp_path / "b.pt").write_bytes(b"b")
+    others = [
+        replace(source, seed=1),
+        replace(source, preset=replace(tiny, pos_weight=(1.0, 2.0))),
+        replace(source, tokenizer=tokenizer_folder / "vocab.txt"),
+        replace(source, checkpoint=tmp_path / "a.pt"),
+        replace(source, checkpoint=tmp_path / "b.pt"),
+    ]
+    assert source.key() == replace(source).key()
+    assert len({each.key() for each in (source, *others)}) == 6
 
 
 def test_seed_decides(tiny):
@@ -235,61 +263,116 @@ def test_content_hash(manifest, starter, tiny, tokenizer_folder):
 
 def test_killed_build(tmp_path, tiny, tokenizer_folder):
     """A build that is killed leaves no manifest and no file in place; while it runs, no other may write beside it."""
+    output, cache = tmp_path / "repository", tmp_path / "cache"
+    arguments = ["--output", str(output), "--cache", str(cache)]
     process = subprocess.Popen(
-        [sys.executable, "-uc", f"from fv2es_builders.cli import main; main(['--output', {str(tmp_path)!r}])"],
+        [sys.executable, "-uc", f"from fv2es_builders.cli import main; main({arguments!r})"],
         stdout=subprocess.PIPE,
         text=True,
     )
+    request = BuildRequest(preset=tiny, output=output, cache=cache, tokenizer=tokenizer_folder)
     with process:
         for line in process.stdout:
             if "exporting" in line:
                 break
         with pytest.raises(OutputBusy, match="another build is writing here; wait for it, or choose another --output"):
-            build(BuildRequest(preset=tiny, output=tmp_path, tokenizer=tokenizer_folder))
+            build(request)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    assert not (tmp_path / MANIFEST_PATH).exists()
-    assert not FILES & files_of(tmp_path)
+    assert not files_of(output)
+    assert all(".part" in path.name for path in cache.iterdir())  # nothing there is taken for whole
+
+    assert build(request).made == ("graphs",)
 
 
 def test_failure_while_moving(tmp_path):
     """The old manifest is gone before the first new file appears, and the new one comes after the last."""
-    output, staging = tmp_path / "repository", tmp_path / "staging"
+    output, made = tmp_path / "repository", tmp_path / "made"
     names = ["a/1/model.onnx", "b/1/model.onnx", MANIFEST_PATH]
-    for folder, names_there in ((output, names), (staging, names[:2])):
+    for folder, names_there in ((output, names), (made, names[:2])):
         for name in names_there:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(folder.name)
     obstacle = output / "b/1/model.onnx"
     obstacle.unlink()
     obstacle.mkdir()
+    files = {name: made / name for name in names[:2]}
+
+    def render(folder: Path) -> None:
+        assert not (folder / MANIFEST_PATH).exists()
+        (folder / "config.pbtxt").write_text("rendered")
+
     with pytest.raises(OSError, match="directory"):
-        place({name: staging / name for name in names[:2]}, {"name": "new"}, output)
-    assert (output / "a/1/model.onnx").read_text() == "staging"
+        place(files, {"name": "new"}, output, render=render)
+    assert (output / "a/1/model.onnx").read_text() == "made"
     assert not (output / MANIFEST_PATH).exists()
+    assert not (output / "manifest/1/.build").exists()
 
     obstacle.rmdir()
-    place({names[1]: staging / names[1]}, {"name": "new"}, output)
+    place(files, {"name": "new"}, output, render=render)
     assert json.loads((output / MANIFEST_PATH).read_text()) == {"name": "new"}
-    assert files_of(output) == set(names)
+    assert files_of(output) == {*names, "config.pbtxt"}
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
+    if mount.returncode:
+        pytest.skip(f"no file system can be mounted here: {mount.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("where", ["output", "cache"])
+def test_full_disk(tmp_path, small_disk, tiny, tokenizer_folder, where):
+    """Nothing looks complete, and what was there before is still whole."""
+    folders = {"output": tmp_path / "output", "cache": tmp_path / "cache", where: small_disk}
+    request = BuildRequest(preset=tiny, tokenizer=tokenizer_folder, **folders)
+    with pytest.raises(DiskFull, match=r"no space left on this disk .* make room, or name another disk") as caught:
+        build(request)
+    assert caught.value.folder == small_disk
+    assert not files_of(folders["output"])
+    if where == "cache":
+        assert not list(small_disk.iterdir())
+
+
+def test_failed_parity_stays_for_replay(tmp_path, tiny, tokenizer_folder, monkeypatch):
+    monkeypatch.setitem(ATOL, "export", 0.0)
+    request = BuildRequest(
+        preset=tiny, output=tmp_path / "output", cache=tmp_path / "cache", tokenizer=tokenizer_folder
+    )
+    with pytest.raises(ParityError, match=r"model.onnx: \|error\| .* > 0 in VISUAL\[.*\] on .* inputs") as caught:
+        build(request)
+    assert caught.value.candidate.is_file()
+    assert not files_of(request.output)
+    monkeypatch.undo()
+    assert build(request).made == ("graphs",)
+    assert not caught.value.candidate.exists()
 
 
 def test_no_tokenizer(tmp_path, capsys):
     """The paper's tokenizer comes with no package, and no hub is asked."""
-    assert cli.main(["--preset", "fv2es-iemocap", "--output", str(tmp_path / "out")]) == 1
+    arguments = ["--output", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    assert cli.main(["--preset", "fv2es-iemocap", *arguments]) == 1
     assert "give --tokenizer DIR with its tokenizer.json" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_wrong_tokenizer(tmp_path, tiny, tokenizer_folder):
+    out, cache = tmp_path / "out", tmp_path / "cache"
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(AssetError, match="not a tokenizer"):
-        build(BuildRequest(preset=tiny, output=tmp_path / "out", tokenizer=tmp_path))
+        build(BuildRequest(preset=tiny, output=out, cache=cache, tokenizer=tmp_path))
     small = replace(tiny, text=replace(tiny.text, config={**tiny.text.config, "vocab_size": 100}))
     with pytest.raises(AssetError, match="has 30522 tokens, but the encoder has embeddings for 100"):
-        build(BuildRequest(preset=small, output=tmp_path / "out", tokenizer=tokenizer_folder))
+        build(BuildRequest(preset=small, output=out, cache=cache, tokenizer=tokenizer_folder))
     with pytest.raises(AssetError, match=r"holds no tokenizer.json; name one that does"):
-        build(BuildRequest(preset=small, output=tmp_path / "out", tokenizer=tmp_path / "nowhere"))
+        build(BuildRequest(preset=small, output=out, cache=cache, tokenizer=tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize(
@@ -314,4 +397,6 @@ def test_help(capsys):
 
 def test_request_rules(tiny, tmp_path):
     with pytest.raises(BuildUsageError, match="seed -3 must be >= 0"):
-        BuildRequest(preset=tiny, output=tmp_path, seed=-3)
+        ModelSource(preset=tiny, tokenizer=tmp_path, seed=-3)
+    with pytest.raises(BuildUsageError, match="a checkpoint is given; leave one out"):
+        BuildRequest(preset=tiny, output=tmp_path, cache=tmp_path, seed=3, checkpoint=tmp_path)

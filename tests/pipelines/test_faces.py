@@ -28,6 +28,7 @@ def check_contract(batch, num_utterances):
         "FRAME_BOXES": (np.float32, (num_frames, 4)),
         "FRAME_SCORES": (np.float32, (num_frames,)),
         "VIDEO_ERRORS": (np.int32, (1,)),
+        "FALLBACK_FRAMES": (np.int32, (1,)),
     }
     assert {name: (array.dtype, array.shape) for name, array in arrays.items()} == expected
     assert num_faces >= 1

@@ -10,7 +10,7 @@ from clips import NUM_PICTURES, number_of, write_film
 
 import nasty_media
 from fv2es_pipelines.clip import MediaLimits, OpenClip, open_clip
-from fv2es_pipelines.video import PictureReader, _plan
+from fv2es_pipelines.video import PictureReader, plan_packets
 
 STEADY_S = [number / 25 for number in range(50)]  # fewer than 64: each picture is known by its stripes
 
@@ -234,5 +234,5 @@ def plan_counts(path, times_s):
     """How many packets are left out, decoded for others, and decoded to be seen."""
     with open_clip(path.read_bytes()) as clip:
         stream = clip.video()
-        needs = _plan(stream, list(clip.packets(stream)), np.array(times_s)).needs
+        needs = plan_packets(stream, list(clip.packets(stream)), np.array(times_s)).needs
     return tuple(int((needs == need).sum()) for need in (0, 1, 2))

@@ -130,7 +130,7 @@ def test_killed_owner_takes_the_server_with_it(repository: Path):
             assert all(map(_is_alive, family))
         finally:
             owner.kill()
-    assert until(lambda: not any(map(_is_alive, family)), 15)
+    assert until(lambda: not any(map(_is_alive, family)), 60)  # workers look for their parent now and then
     with EmbeddedServer(repository):
         assert regions(owner.pid) == []
 
@@ -140,7 +140,25 @@ def test_repository_must_be_one(tmp_path: Path, repository: Path):
         EmbeddedServer(tmp_path)
     (tmp_path / "emotion").mkdir()
     (tmp_path / "emotion" / "config.pbtxt").write_text("")
-    with pytest.raises(EmbeddedServerError, match="holds no weights; run: fv2es build"):
+    with pytest.raises(
+        EmbeddedServerError, match="holds no weights, or a build of it was interrupted; run: fv2es build"
+    ):
+        EmbeddedServer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ('{"profile": "gpu"}', "is of profile gpu, and the embedded Triton serves profile cpu alone"),
+        ("{", "not readable"),
+    ],
+)
+def test_repositories_for_another_server(tmp_path: Path, manifest: str, message: str):
+    (tmp_path / "emotion").mkdir()
+    (tmp_path / "emotion" / "config.pbtxt").touch()
+    (tmp_path / "manifest" / "1").mkdir(parents=True)
+    (tmp_path / "manifest" / "1" / "manifest.json").write_text(manifest)
+    with pytest.raises(EmbeddedServerError, match=message):
         EmbeddedServer(tmp_path)
 
 

@@ -4,6 +4,7 @@ Source: Nested Hierarchical Transformer (Zhang et al. 2022); parameter names fol
 checkpoints were made with. Unlike there, the patch embedding is a 3x3 convolution, and nothing is pooled at the end.
 """
 
+import copy
 from typing import Final
 
 import torch
@@ -26,21 +27,39 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.head_dim = heads, dim // heads
         self.scale = self.head_dim**-0.5
+        self.folded = False
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens [B, blocks, tokens, dim] -> the same shape."""
         _, blocks, tokens, dim = x.shape
-        query, key, value = (
-            part.reshape(-1, tokens, self.heads, self.head_dim)  # [B * blocks, tokens, heads, head_dim]
-            for part in self.qkv(x).chunk(3, dim=-1)
-        )
-        scores = (query * self.scale).transpose(1, 2) @ key.permute(0, 2, 3, 1)  # [B * blocks, heads, tokens, tokens]
-        mixed = torch.softmax(scores, dim=-1) @ value.transpose(1, 2)  # [B * blocks, heads, tokens, head_dim]
-        mixed = mixed.permute(0, 2, 3, 1)  # [B * blocks, tokens, head_dim, heads]
-        projected: Tensor = self.proj(mixed.reshape(-1, blocks, tokens, dim))  # channel = head_dim index * heads + head
+        parts = self.qkv(x).reshape(-1, tokens, 3 * self.heads, self.head_dim).transpose(1, 2)
+        query, key, value = parts.chunk(3, dim=1)  # [B * blocks, heads, tokens, head_dim]
+        if not self.folded:
+            query = query * self.scale
+        scores = query @ key.transpose(2, 3)  # [B * blocks, heads, tokens, tokens]
+        mixed = torch.softmax(scores, dim=-1) @ value  # [B * blocks, heads, tokens, head_dim]
+        # [B * blocks, tokens, heads, head_dim], or [B * blocks, tokens, head_dim, heads] as the weights have it
+        mixed = mixed.transpose(1, 2) if self.folded else mixed.permute(0, 2, 3, 1)
+        projected: Tensor = self.proj(mixed.reshape(-1, blocks, tokens, dim))
         return projected
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Put the scale into the weights of the queries, and let the channels leave with the head as the slowest axis.
+
+        The second only changes the order of columns in `proj`. It is the usual order, whose transpositions move whole rows and
+        which the engines' fused attention knows.
+        """
+        if self.folded:
+            return
+        dim = self.heads * self.head_dim
+        self.qkv.weight[:dim] *= self.scale
+        self.qkv.bias[:dim] *= self.scale
+        channels = torch.arange(dim).reshape(self.head_dim, self.heads)  # as they leave without folding
+        self.proj.weight.copy_(self.proj.weight[:, channels.T.flatten()])
+        self.folded = True
 
 
 class Mlp(nn.Module):
@@ -117,15 +136,27 @@ class NestLevel(nn.Module):
         self.pool = nn.Identity() if in_dim is None else ConvPool(in_dim, dim)
         self.transformer_encoder = nn.Sequential(*(TransformerLayer(dim, heads, share) for share in drop_paths))
 
+    def blocks(self, x: Tensor) -> Tensor:
+        """Maps [B, in_dim, side before, side before] -> tokens in blocks [B, grid * grid, 8 * 8, dim]."""
+        grid, dim = self.grid, self.dim
+        # Two transpositions that move whole rows; one that does both at once is slower on ONNX Runtime.
+        x = self.pool(x).permute(0, 2, 3, 1)  # [B, side, side, dim]
+        if grid > 1:
+            x = x.reshape(-1, grid, BLOCK_SIDE, grid, BLOCK_SIDE, dim).transpose(2, 3)  # [B, grid, grid, 8, 8, dim]
+        x = x.reshape(-1, grid * grid, BLOCK_SIDE * BLOCK_SIDE, dim)  # [B, blocks, tokens, dim]
+        tokens: Tensor = self.transformer_encoder(x + self.pos_embed)
+        return tokens
+
+    def maps(self, tokens: Tensor) -> Tensor:
+        """Tokens in blocks [B, grid * grid, 8 * 8, dim] -> maps [B, dim, side, side]."""
+        grid, dim, side = self.grid, self.dim, self.side
+        if grid > 1:
+            tokens = tokens.reshape(-1, grid, grid, BLOCK_SIDE, BLOCK_SIDE, dim).transpose(2, 3)
+        return tokens.reshape(-1, side, side, dim).permute(0, 3, 1, 2)  # [B, dim, side, side]
+
     def forward(self, x: Tensor) -> Tensor:
         """Maps [B, in_dim, side before, side before] -> [B, dim, side, side]."""
-        grid, dim, side = self.grid, self.dim, self.side
-        x = self.pool(x).permute(0, 2, 3, 1)  # [B, side, side, dim]
-        x = x.reshape(-1, grid, BLOCK_SIDE, grid, BLOCK_SIDE, dim).transpose(2, 3)  # [B, grid, grid, 8, 8, dim]
-        x = x.reshape(-1, grid * grid, BLOCK_SIDE * BLOCK_SIDE, dim)  # [B, blocks, tokens, dim]
-        x = self.transformer_encoder(x + self.pos_embed)
-        x = x.reshape(-1, grid, grid, BLOCK_SIDE, BLOCK_SIDE, dim).transpose(2, 3)  # [B, grid, 8, grid, 8, dim]
-        return x.reshape(-1, side, side, dim).permute(0, 3, 1, 2)  # [B, dim, side, side]
+        return self.maps(self.blocks(x))
 
 
 class PatchEmbed(nn.Module):
@@ -161,9 +192,11 @@ class Nest(nn.Module):
 
     def forward(self, pieces: Tensor) -> Tensor:
         """Pieces [P, 4, 32, 32] float32, power -> [P, last dim, 8, 8]."""
-        x = self.levels(self.patch_embed(pieces))  # [P, last dim, 8, 8]
-        normed: Tensor = self.norm(x.permute(0, 2, 3, 1))  # [P, 8, 8, last dim]
-        return normed.permute(0, 3, 1, 2)  # [P, last dim, 8, 8]
+        *levels, last = (level for level in self.levels if isinstance(level, NestLevel))
+        x = self.patch_embed(pieces)
+        for level in levels:
+            x = level(x)
+        return last.maps(self.norm(last.blocks(x)))  # [P, last dim, 8, 8]; the norm is that of each token
 
 
 def _initialise(module: nn.Module) -> None:
@@ -187,6 +220,14 @@ class AcousticBranch(nn.Module):
     def __init__(self, trunk: nn.Sequential, head: nn.Sequential) -> None:
         super().__init__()
         self.trunk, self.head = trunk, head
+
+    def folded(self) -> "AcousticBranch":
+        """A copy for serving, see `Attention.fold`. The original stays as it is."""
+        branch = copy.deepcopy(self).eval()
+        for module in branch.modules():
+            if isinstance(module, Attention):
+                module.fold()
+        return branch
 
     def forward(self, pieces: Tensor) -> Tensor:
         """Features of each piece.

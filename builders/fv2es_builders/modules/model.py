@@ -1,22 +1,25 @@
 """The model as a whole: faces, sound and words of an utterance to one logit for each emotion."""
 
 import hashlib
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from fv2es_builders.errors import BuildUsageError
 from fv2es_builders.modules.acoustic import AcousticBranch, Nest, acoustic_head
 from fv2es_builders.modules.fusion import MODALITIES, Fusion, FusionParts
 from fv2es_builders.modules.temporal import TemporalEncoder
 from fv2es_builders.modules.text import TextBranch, TextEncoder
-from fv2es_builders.modules.visual import VisualBranch, visual_head, visual_trunk
-from fv2es_builders.presets import Preset
+from fv2es_builders.modules.vgg_acoustic import VggAcousticBranch, vgg_acoustic_head, vgg_acoustic_trunk
+from fv2es_builders.modules.visual import VggBlock, VisualBranch, visual_head, visual_trunk
+from fv2es_builders.presets import AcousticSize, Preset, VggAcousticSize
 
 
 class V2EM(nn.Module):
     """The trainable model; its parameter names are those of the published checkpoints.
 
-    The four properties give the parts that are served; they share their layers with the model.
+    The four properties give the parts that are served; they share their layers with the model. `MME2E` differs in two of them.
     """
 
     def __init__(self, preset: Preset) -> None:
@@ -24,16 +27,28 @@ class V2EM(nn.Module):
         self.preset = preset
         dim, num_labels = preset.temporal.dim, len(preset.labels)
         self.T = TextEncoder(preset.text)
-        self.V = visual_trunk(preset.visual)
-        self.A = nn.Sequential(Nest(preset.acoustic))
+        self.V = self._visual_trunk(preset)
+        self.A = self._acoustic_trunk(preset)
         self.v_flatten = visual_head(preset.visual, dim)
-        self.a_flatten = acoustic_head(preset.acoustic, dim)
+        self.a_flatten = self._acoustic_head(preset)
         self.v_transformer = TemporalEncoder(preset.temporal)
         self.a_transformer = TemporalEncoder(preset.temporal)
         self.v_out = nn.Linear(dim, num_labels)
         self.t_out = nn.Linear(self.T.config.hidden_size, num_labels)
         self.a_out = nn.Linear(dim, num_labels)
         self.weighted_fusion = nn.Linear(len(MODALITIES), 1, bias=False)
+
+    @staticmethod
+    def _visual_trunk(preset: Preset) -> nn.Sequential:
+        return visual_trunk(preset.visual)
+
+    @staticmethod
+    def _acoustic_trunk(preset: Preset) -> nn.Sequential:
+        return nn.Sequential(Nest(_size(preset, AcousticSize)))
+
+    @staticmethod
+    def _acoustic_head(preset: Preset) -> nn.Sequential:
+        return acoustic_head(_size(preset, AcousticSize), preset.temporal.dim)
 
     @property
     def visual(self) -> VisualBranch:
@@ -63,6 +78,48 @@ class V2EM(nn.Module):
         return Fusion(parts, self.preset.pos_weight)
 
 
+class MME2E(V2EM):
+    """The predecessor of V2EM in its dense form: VGG blocks for faces, and for sound as one channel of 128 mels x 32 frames.
+
+    Source: Dai et al. 2021 and its published model. Everything after the two nets is as in V2EM.
+    """
+
+    @staticmethod
+    def _visual_trunk(preset: Preset) -> nn.Sequential:
+        return visual_trunk(preset.visual, VggBlock)
+
+    @staticmethod
+    def _acoustic_trunk(preset: Preset) -> nn.Sequential:
+        return vgg_acoustic_trunk(_size(preset, VggAcousticSize))
+
+    @staticmethod
+    def _acoustic_head(preset: Preset) -> nn.Sequential:
+        return vgg_acoustic_head(_size(preset, VggAcousticSize), preset.temporal.dim)
+
+    @property
+    def acoustic(self) -> AcousticBranch:
+        """Pieces of sound to features, in training form."""
+        return VggAcousticBranch(self.A, self.a_flatten)
+
+
+_Size = TypeVar("_Size", AcousticSize, VggAcousticSize)
+
+
+def _size(preset: Preset, kind: type[_Size]) -> _Size:
+    """The size of the preset's acoustic branch, which must be of that kind."""
+    if not isinstance(preset.acoustic, kind):
+        raise BuildUsageError(
+            f"{preset.name}: acoustic sizes are {type(preset.acoustic).__name__}, this model takes {kind.__name__}; "
+            "make the model by empty_model(preset)"
+        )
+    return preset.acoustic
+
+
+def empty_model(preset: Preset) -> V2EM:
+    """The model of the preset's architecture, with whatever weights PyTorch starts from."""
+    return MME2E(preset) if preset.architecture == "mme2e" else V2EM(preset)
+
+
 def seeded_model(preset: Preset, seed: int, encoder_weights: dict[str, Tensor] | None = None) -> V2EM:
     """An untrained model, in evaluation mode; the same arguments give the same weights.
 
@@ -75,7 +132,7 @@ def seeded_model(preset: Preset, seed: int, encoder_weights: dict[str, Tensor] |
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = V2EM(preset)
+        model = empty_model(preset)
     if encoder_weights is not None:
         load_encoder(model.T, encoder_weights)
     return model.eval()

@@ -27,12 +27,11 @@ class SelfAttention(nn.Module):
         """Sequences [U, S, dim] and what to add to the scores [U, 1, 1, S] -> [U, S, dim]."""
         dim = self.heads * self.head_dim
         rows = x.shape[0]
-        query, key, value = (
-            part.reshape(rows, -1, self.heads, self.head_dim)  # [U, S, heads, head_dim]
-            for part in nn.functional.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
-        )
-        scores = (query * self.head_dim**-0.5).transpose(1, 2) @ key.permute(0, 2, 3, 1)  # [U, heads, S, S]
-        mixed = torch.softmax(scores + bias, dim=-1) @ value.transpose(1, 2)  # [U, heads, S, head_dim]
+        projected = nn.functional.linear(x, self.in_proj_weight, self.in_proj_bias)  # [U, S, 3 * dim]
+        parts = projected.reshape(rows, -1, 3 * self.heads, self.head_dim).transpose(1, 2)
+        query, key, value = parts.chunk(3, dim=1)  # [U, heads, S, head_dim]
+        scores = (query * self.head_dim**-0.5) @ key.transpose(2, 3)  # [U, heads, S, S]
+        mixed = torch.softmax(scores + bias, dim=-1) @ value  # [U, heads, S, head_dim]
         out: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(rows, -1, dim))  # [U, S, dim]
         return out
 
@@ -86,7 +85,7 @@ class TemporalEncoder(nn.Module):
         rows = sequences.shape[0]
         cls = self.cls_emb.weight.expand(rows, 1, -1)  # [U, 1, dim]
         x = torch.cat([cls, sequences], dim=1)  # [U, 1 + N, dim]
-        bias = (~mask).to(x.dtype) * MASKED  # [U, N]
+        bias = torch.where(mask, 0.0, MASKED).to(x.dtype)  # [U, N]
         bias = nn.functional.pad(bias, (1, 0))[:, None, None, :]  # [U, 1, 1, 1 + N]; CLS is always attended to
         for layer in self.encoder.layers:
             x = layer(x, bias)

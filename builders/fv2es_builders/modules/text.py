@@ -13,10 +13,13 @@ def _transformer(size: TextSize) -> nn.Module:
     from transformers import AlbertConfig, AlbertModel, BertConfig, BertModel
 
     # "eager": plain matrix products and a softmax, which every engine's graph optimiser knows.
+    config = {**size.config, "attn_implementation": "eager"}
+    if config.get("hidden_act") == "gelu_new":
+        config["hidden_act"] = "gelu_pytorch_tanh"  # the same function, one node of the graph instead of eight
     if size.kind == "albert":
-        albert: nn.Module = AlbertModel(AlbertConfig(**size.config, attn_implementation="eager"))
+        albert: nn.Module = AlbertModel(AlbertConfig(**config))
         return albert
-    bert: nn.Module = BertModel(BertConfig(**size.config, attn_implementation="eager"))
+    bert: nn.Module = BertModel(BertConfig(**config))
     return bert
 
 
@@ -51,7 +54,9 @@ class TextEncoder(nn.Module):
         # The mask is given in its final form, [U, 1, 1, L]: then nothing in the graph depends on how `transformers` makes it.
         dtype = next(self.parameters()).dtype
         bias = ((1 - attention_mask).to(dtype) * MASKED)[:, None, None, :]
-        answer = self.transformer(input_ids=input_ids, attention_mask=bias, token_type_ids=torch.zeros_like(input_ids))
+        # All tokens are of the first type: one row that is broadcast, a constant of the graph.
+        first_type = torch.zeros(1, 1, dtype=torch.int64, device=input_ids.device)
+        answer = self.transformer(input_ids=input_ids, attention_mask=bias, token_type_ids=first_type)
         hidden: Tensor = answer.last_hidden_state  # [U, L, hidden]
         return hidden[:, 0]
 

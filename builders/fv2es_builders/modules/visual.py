@@ -1,6 +1,7 @@
-"""The visual branch: RepVGG blocks that train with several branches and serve with one."""
+"""The visual branch: RepVGG blocks that train with several branches and serve with one. MME2E has VGG blocks in their place."""
 
 import copy
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -89,25 +90,85 @@ class RepVGGBlock(nn.Module):
         self.rbr_dense = self.rbr_1x1 = self.rbr_identity = None
 
 
-def visual_trunk(size: VisualSize) -> nn.Sequential:
-    """The convolutions: normalised faces [F, 3, 48, 48] -> [F, last stage's channels, 3, 3].
+class VggBlock(nn.Module):
+    """Two 3x3 convolutions, each normalised and rectified; parameter names as in MME2E's published checkpoints."""
 
-    With the paper's sizes the positions are those of the published checkpoint: 0 convolution, 1 batch norm,
-    RepVGG blocks at 4, 5, 6, 8 and 10.
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.bn1: nn.Module = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.bn2: nn.Module = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Activations [B, in, H, W] -> [B, out, H, W], not negative."""
+        x = torch.relu(self.bn1(self.conv1(x)))
+        return torch.relu(self.bn2(self.conv2(x)))
+
+    def fold(self) -> None:
+        """Put the batch norms into the convolutions before them. Computed in float64."""
+        self.bn1, self.bn2 = fold_norm(self.conv1, self.bn1), fold_norm(self.conv2, self.bn2)
+
+
+@torch.no_grad()
+def fold_norm(conv: nn.Module, norm: nn.Module) -> nn.Module:
+    """Put a batch norm into the convolution (with a bias) before it; what stands in its place. Computed in float64."""
+    if not (isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)) or conv.bias is None:
+        return norm
+    kernel, bias = _folded_kernel(conv.weight.double(), conv.bias.double(), norm)
+    conv.weight.copy_(kernel)
+    conv.bias.copy_(bias)
+    return nn.Identity()
+
+
+def fold_blocks(trunk: nn.Sequential) -> None:
+    """Fold all blocks of a trunk."""
+    for block in trunk:
+        if isinstance(block, RepVGGBlock | VggBlock):
+            block.fold()
+
+
+def fold_trunk(trunk: nn.Sequential) -> None:
+    """Fold all blocks of a trunk, and the batch norm after its first convolution."""
+    fold_blocks(trunk)
+    trunk[1] = fold_norm(trunk[0], trunk[1])
+
+
+def conv_trunk(
+    in_channels: int,
+    stem_channels: int,
+    stage_channels: Sequence[Sequence[int]],
+    block: Callable[[int, int], nn.Module],
+) -> nn.Sequential:
+    """The convolutions of a branch: [B, in_channels, H, W] -> [B, last stage's channels, H / 2^(1 + stages), W / ...].
+
+    With the paper's sizes the positions are those of the published checkpoints: 0 convolution, 1 batch norm,
+    blocks at 4, 5, 6, 8 and 10.
+
+    Args:
+        in_channels: of what comes in.
+        stem_channels: after the 5x5 convolution.
+        stage_channels: output channels of the blocks, by stage.
+        block: makes a block from its input and output channels.
     """
     layers: list[nn.Module] = [
-        nn.Conv2d(3, size.stem_channels, 5, padding=2),
-        nn.BatchNorm2d(size.stem_channels),
+        nn.Conv2d(in_channels, stem_channels, 5, padding=2),
+        nn.BatchNorm2d(stem_channels),
         nn.ReLU(),
         nn.MaxPool2d(2),
     ]
-    channels = size.stem_channels
-    for stage in size.stage_channels:
+    channels = stem_channels
+    for stage in stage_channels:
         for out_channels in stage:
-            layers.append(RepVGGBlock(channels, out_channels))
+            layers.append(block(channels, out_channels))
             channels = out_channels
         layers.append(nn.MaxPool2d(2))
     return nn.Sequential(*layers)
+
+
+def visual_trunk(size: VisualSize, block: Callable[[int, int], nn.Module] = RepVGGBlock) -> nn.Sequential:
+    """The convolutions: normalised faces [F, 3, 48, 48] -> [F, last stage's channels, 3, 3]. See `conv_trunk`."""
+    return conv_trunk(3, size.stem_channels, size.stage_channels, block)
 
 
 def visual_head(size: VisualSize, dim: int) -> nn.Sequential:
@@ -143,22 +204,14 @@ class VisualBranch(nn.Module):
         Returns:
             [F, dim] float32.
         """
-        pixels = faces.permute(0, 3, 1, 2).to(self.mean.dtype)  # [F, 3, 48, 48]
+        # Converted before it is transposed: TensorRT for RTX can't transpose uint8.
+        pixels = faces.to(self.mean.dtype).permute(0, 3, 1, 2)  # [F, 3, 48, 48]
         features: Tensor = self.trunk((pixels - self.mean) * self.scale)  # [F, channels, 3, 3]
         embedded: Tensor = self.head(features.flatten(1))  # [F, dim]
         return embedded
 
-    @torch.no_grad()
     def folded(self) -> "VisualBranch":
         """A copy for serving: every batch norm is folded into the convolution before it. The original stays as it is."""
         branch = copy.deepcopy(self).eval()
-        for block in branch.trunk:
-            if isinstance(block, RepVGGBlock):
-                block.fold()
-        stem, norm = branch.trunk[0], branch.trunk[1]
-        if isinstance(stem, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and stem.bias is not None:
-            kernel, bias = _folded_kernel(stem.weight.double(), stem.bias.double(), norm)
-            stem.weight.copy_(kernel)
-            stem.bias.copy_(bias)
-            branch.trunk[1] = nn.Identity()
+        fold_trunk(branch.trunk)
         return branch
