@@ -40,7 +40,7 @@ def film_utterances(film: Path, detector: Path) -> Sequence[Utterance]:
         faces = FaceExtractor(Detector(detector))(data, spans)
         sound = MelPipeline()(data, spans)
     except (PipelineError, av.FFmpegError, OSError) as error:
-        raise CalibrationError(film.name, f"{error}; give another film") from error
+        raise CalibrationError(str(film), f"{error}; give another film") from error
     utterances = [
         Utterance(
             name=f"{film.name} from {start_s:g} s",
@@ -51,7 +51,7 @@ def film_utterances(film: Path, detector: Path) -> Sequence[Utterance]:
         for row, (start_s, _) in enumerate(spans)
     ]
     if not any(len(each.faces) or len(each.pieces) for each in utterances):
-        raise CalibrationError(film.name, "neither a face nor sound was found in it; give another film")
+        raise CalibrationError(str(film), "neither a face nor sound was found in it; give another film")
     return utterances
 
 

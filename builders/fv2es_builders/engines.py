@@ -26,8 +26,8 @@ from fv2es_builders.precision import INT8_LIMITS, Precision, converter
 from fv2es_builders.utterances import Runner, Utterance, answers, graph_inputs, requests
 from fv2es_pipelines.specification import Profile
 
-NamedInputs = Sequence[tuple[str, Arrays]]
-"""Pairs of a case's name and its inputs."""
+RealInputs = Sequence[tuple[int, Arrays]]
+"""What one graph is given: the number of the request that it is from, and the arrays."""
 
 CHAIN_OUTPUTS: Final[Mapping[str, tuple[str, ...]]] = {
     "fp32": ("LOGITS", "PROBABILITIES"),
@@ -47,7 +47,7 @@ def runner_of(path: Path, profile: Profile) -> Runner:
     return session_of(storage_rounded(graph)) if profile == "gpu" and is_mixed(graph) else onnx_runner(path)
 
 
-def real_inputs(graphs: Mapping[str, Path], tokenizer: Path, utterances: Sequence[Utterance]) -> dict[str, NamedInputs]:
+def real_inputs(graphs: Mapping[str, Path], tokenizer: Path, utterances: Sequence[Utterance]) -> dict[str, RealInputs]:
     """What each graph is given for real utterances, by model.
 
     Args:
@@ -56,16 +56,16 @@ def real_inputs(graphs: Mapping[str, Path], tokenizer: Path, utterances: Sequenc
         utterances: at least one.
     """
     runners = {model: onnx_runner(path) for model, path in graphs.items()}
-    found: dict[str, list[tuple[str, Arrays]]] = {model: [] for model in ENGINES}
+    found: dict[str, list[tuple[int, Arrays]]] = {model: [] for model in ENGINES}
     text = assets.read_tokenizer(tokenizer)
-    for place, request in enumerate(requests(utterances, text)):
+    for number, request in enumerate(requests(utterances, text)):
         for model, inputs in graph_inputs(request, runners):
-            found[model].append((f"real request {place}", inputs))
+            found[model].append((number, inputs))
     return dict(found)
 
 
 def accept_engine(
-    candidate: Path, run: Runner, *, source: Runner, inputs: NamedInputs, precision: Precision
+    candidate: Path, run: Runner, *, source: Runner, inputs: RealInputs, precision: Precision
 ) -> dict[str, dict[str, Any]]:
     """Admit one engine only if it says what its source says.
 
@@ -82,7 +82,7 @@ def accept_engine(
     Raises:
         ParityError: it does not.
     """
-    cases = [Case(name=name, inputs=arrays, outputs=source(arrays)) for name, arrays in inputs]
+    cases = [Case(name=f"real request {number}", inputs=arrays, outputs=source(arrays)) for number, arrays in inputs]
     figures = accept_outputs(candidate, run, cases=cases, tolerances=PRECISION_TOLERANCES[precision])
     return {name: dataclasses.asdict(each) for name, each in figures.items()}
 
@@ -123,7 +123,8 @@ def make_engines(
     converters = {}
     for model in ENGINES:
         report(f"measuring {model} for {precision}")
-        every_second = [arrays for _, arrays in inputs[model][::2]]  # the rest is new to what is made from these
+        # Every second request, so that the others are new to what is made from these.
+        every_second = [arrays for number, arrays in inputs[model] if number % 2 == 0]
         converters[model] = converter(
             graphs[model], model=model, precision=precision, calibration=every_second, profile=profile
         )
@@ -144,7 +145,7 @@ def make_engines(
         facts["chain"] = accept_chain(folder, found, expected, [each.name for each in utterances], precision)
         return facts
 
-    *looser, last = INT8_LIMITS if precision == "int8" else INT8_LIMITS[:1]
+    *looser, last = INT8_LIMITS if precision == "int8" else INT8_LIMITS[-1:]
     for limit in looser:
         try:
             return proven(limit)

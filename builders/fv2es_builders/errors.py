@@ -194,11 +194,11 @@ class LabelsChanged(BuildError):
 
 
 class CalibrationError(BuildError):
-    """The inputs from which ranges are to be taken don't serve. `graph` names the graph they are for."""
+    """Inputs from which ranges are to be taken don't serve. `subject` names the graph they are for, or the film they come from."""
 
-    def __init__(self, graph: str, problem: str) -> None:
-        self.graph = graph
-        super().__init__(f"calibration of {graph}: {problem}")
+    def __init__(self, subject: str, problem: str) -> None:
+        self.subject = subject
+        super().__init__(f"calibration of {subject}: {problem}")
 
 
 class TensorRtMissing(BuildError):

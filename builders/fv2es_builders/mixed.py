@@ -102,7 +102,9 @@ def mixed_precision(
     kept = _kept(graph, low, raw_input=raw_input, largest=largest or {})
     _write_types(graph, low, kept)
     if low == "bf16":
-        copy.opset_import[0].version = max(_BF16_OPSET, copy.opset_import[0].version)
+        for opset in copy.opset_import:
+            if opset.domain in ("", "ai.onnx"):
+                opset.version = max(_BF16_OPSET, opset.version)
     onnx.checker.check_model(copy, full_check=True)
     products = [node.name for node in copy.graph.node if node.op_type in PRODUCTS and node.name in kept]
     return copy, tuple(products)
@@ -234,7 +236,7 @@ def storage_rounded(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    values = onnx.shape_inference.infer_shapes(copy).graph.value_info
+    values = onnx.shape_inference.infer_shapes(copy, strict_mode=True).graph.value_info
     low_types = {value.name: value.type.tensor_type.elem_type for value in values}
     low_types = {name: low for name, low in low_types.items() if low in _ONNX_TYPES.values()}
     nodes: list[onnx.NodeProto] = []

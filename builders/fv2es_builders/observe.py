@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def check_calibration(model: onnx.ModelProto, calibration: Sequence[Arrays]) -> None:
-    """Raise unless there is at least one input, each has just the graph's inputs, and all their numbers are finite.
+    """Raise unless there is at least one input, and each has just the graph's inputs, none empty, of finite numbers.
 
     Raises:
         CalibrationError: says what is wrong with which input.
@@ -34,6 +34,21 @@ def check_calibration(model: onnx.ModelProto, calibration: Sequence[Arrays]) -> 
                 raise CalibrationError(
                     name, f"{key} of input {place} has numbers that are not finite; leave it out, or mend its source"
                 )
+            if not array.size:
+                raise CalibrationError(name, f"{key} of input {place} is empty; leave it out")
+
+
+def check_values(model: onnx.ModelProto, name: str, *values: "NDArray[Any]") -> None:
+    """Raise unless what a tensor inside a graph was on a calibration input is finite.
+
+    Raises:
+        CalibrationError: names the tensor.
+    """
+    if not all(np.isfinite(each).all() for each in values):
+        raise CalibrationError(
+            model.graph.name,
+            f"its tensor {name} becomes infinite or no number; look at the weights it was exported with",
+        )
 
 
 def tensor_values(
@@ -50,7 +65,11 @@ def tensor_values(
 
 
 def largest_values(model: onnx.ModelProto, calibration: Sequence[Arrays]) -> Mapping[str, float]:
-    """Largest absolute value of each FP32 tensor that a node computes, over all inputs."""
+    """Largest absolute value of each FP32 tensor that a node computes, over all inputs.
+
+    Raises:
+        CalibrationError: one is not finite.
+    """
     inferred = onnx.shape_inference.infer_shapes(model).graph
     floats = [
         value.name
@@ -67,6 +86,7 @@ def largest_values(model: onnx.ModelProto, calibration: Sequence[Arrays]) -> Map
     for arrays in calibration:
         outputs = run(arrays)
         for name in floats:
+            check_values(model, name, outputs[f"{name}/max"])
             found[name] = max(found[name], float(outputs[f"{name}/max"]))
     return found
 

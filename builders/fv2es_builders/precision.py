@@ -62,7 +62,8 @@ def converter(
         BuildUsageError: an unknown precision, profile or model, or a precision that the profile can't run.
         CalibrationError: the calibration is empty, is not for this graph, or has numbers that are not finite.
     """
-    _check(precision, profile, model)
+    _check_known(precision, profile, model)
+    check_precision(precision, profile)
     graph = onnx.load(str(source))
     products = tuple(node.name for node in graph.graph.node if node.op_type in PRODUCTS)
     if precision in ("fp16", "int8"):
@@ -96,7 +97,7 @@ def check_precision(precision: Precision, profile: Profile) -> None:
         )
 
 
-def _check(precision: str, profile: str, model: str) -> None:
+def _check_known(precision: str, profile: str, model: str) -> None:
     for what, value, known in (
         ("precision", precision, PRECISIONS),
         ("profile", profile, PROFILES),

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
-from fv2es_builders.observe import tensor_values
+from fv2es_builders.mixed import PRODUCTS
+from fv2es_builders.observe import check_values, tensor_values
 from fv2es_builders.parity import Arrays
 from fv2es_pipelines.specification import Profile
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-MIGRATIONS: Final = (0.0, 0.25, 0.5, 0.75)
-"""How much of a channel's size moves into the weights, to choose from; 0: nothing. Source of the rule: SmoothQuant, equation 4."""
+MIGRATIONS: Final = (0.25, 0.5, 0.75)
+"""How much of a channel's size moves into the weights, to choose from. Source of the rule: SmoothQuant, equation 4."""
 
 WORTH: Final = 0.7
 """Channels are scaled where that lowers the error below this share: it costs a pass over the input."""
@@ -32,8 +33,8 @@ WORTH: Final = 0.7
 ROWS: Final = 512
 """Rows of a product's input on which choices are measured."""
 
-_LEAST: Final = 1e-5
-"""Stands for the size of a channel that is always zero."""
+_LEAST: Final = 1e-3
+"""Share of the largest channel's size that every channel counts as at least: one that was always zero may not be so tomorrow."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,8 +69,11 @@ def study_products(
         model: FP32; it is left as it is.
         calibration: real inputs, checked.
         raw_input: the graph's input is of no known range, as power without logarithm: products that read it are left alone.
-            Convolutions are left alone on a CPU, where INT8 made them no faster (docs/parity.md).
         profile: whose numbers are meant: unsigned inputs with a zero point for ONNX Runtime, signed ones around zero for TensorRT.
+            Convolutions are left alone on a CPU, where INT8 made them no faster (docs/parity.md).
+
+    Raises:
+        CalibrationError: a tensor of the graph is not finite.
     """
     plain = _without_gemm(model)
     weights = {tensor.name: tensor for tensor in plain.graph.initializer}
@@ -78,22 +82,20 @@ def study_products(
     products = [
         node
         for node in plain.graph.node
-        if node.op_type in operators and node.input[1] in weights and node.input[0] not in raw
+        if node.op_type in operators
+        and node.input[0] not in raw
+        and node.input[1] in weights
+        and (node.op_type == "Conv" or len(weights[node.input[1]].dims) == 2)
     ]
     seen = _observe(plain, products, calibration)
-    together: dict[tuple[str, str], list[onnx.NodeProto]] = defaultdict(list)
-    for node in products:  # products of one input share its rounding
-        together[node.input[0], node.op_type].append(node)
     choices: dict[str, Choice] = {}
-    for (name, operator), nodes in together.items():
-        kernels = [numpy_helper.to_array(weights[node.input[1]]) for node in nodes]
-        if operator == "MatMul":
-            choices |= dict.fromkeys(
-                [node.name for node in nodes], _chosen(seen[name], np.concatenate(kernels, 1), profile)
-            )
-        else:
-            pairs = zip(nodes, kernels, strict=True)
-            choices |= {node.name: _of_convolution(seen[name], kernel, profile) for node, kernel in pairs}
+    for group in _groups([node for node in products if node.op_type == "MatMul"]):
+        kernels = {node.input[1]: numpy_helper.to_array(weights[node.input[1]]) for node in group}
+        choices |= _of_matrices(group, {node.input[0]: seen[node.input[0]] for node in group}, kernels, profile)
+    for node in products:
+        if node.op_type == "Conv":
+            kernel = numpy_helper.to_array(weights[node.input[1]])
+            choices[node.name] = _of_convolution(seen[node.input[0]], kernel, profile)
     return Study(model=plain, choices=choices)
 
 
@@ -117,9 +119,7 @@ def quantised(study: Study, *, limit: float, profile: Profile) -> tuple[onnx.Mod
     constants: dict[str, NDArray[Any]] = {}
     rounded: set[str] = set()
     taken = {name for name, choice in study.choices.items() if choice.error <= limit}
-    kept = tuple(
-        node.name for node in graph.graph.node if node.op_type in ("Conv", "MatMul") and node.name not in taken
-    )
+    kept = tuple(node.name for node in graph.graph.node if node.op_type in PRODUCTS and node.name not in taken)
     for node in graph.graph.node:
         if node.name in taken:
             choice = study.choices[node.name]
@@ -164,16 +164,15 @@ def _rounded_weight(
 ) -> onnx.NodeProto:
     """The node that gives a product's rounded weight, `NODE/weight/dequantized`."""
     axis = 0 if node.op_type == "Conv" else 1
-    if choice.scale is not None:
-        kernel = kernel / choice.scale[:, None]
-    whole, steps = _whole_weight(kernel, axis)
-    prefix = f"{node.name}/weight"
-    constants[f"{prefix}/quantized"], constants[f"{prefix}/step"] = whole, steps
-    constants[f"{prefix}/zero"] = np.zeros(len(steps), np.int8)
-    names = [f"{prefix}/{part}" for part in ("quantized", "step", "zero")]
-    return helper.make_node(
-        "DequantizeLinear", names, [f"{prefix}/dequantized"], name=f"{prefix}/dequantized", axis=axis
-    )
+    stored = f"{node.input[1]}/whole"
+    if stored not in constants:  # products that share a weight share its scale too
+        constants[stored], steps = _whole_weight(
+            kernel if choice.scale is None else kernel / choice.scale[:, None], axis
+        )
+        constants[f"{stored}/step"], constants[f"{stored}/zero"] = steps, np.zeros(len(steps), np.int8)
+    prefix = f"{node.name}/weight/dequantized"
+    names = [stored, f"{stored}/step", f"{stored}/zero"]
+    return helper.make_node("DequantizeLinear", names, [prefix], name=prefix, axis=axis)
 
 
 def _whole_weight(kernel: "Floats", axis: int) -> "tuple[NDArray[np.int8], Floats]":
@@ -226,6 +225,7 @@ def _observe(
             last = np.moveaxis(array, 1, -1) if name in pictures else array
             rows = last.reshape(-1, last.shape[-1])  # [rows, channels]
             sample = rows[:: max(1, len(rows) // share)].astype(np.float32)
+            check_values(model, name, array)
             parts[name].append(_Seen(rows=sample, lows=rows.min(axis=0), highs=rows.max(axis=0)))
     return {
         name: _Seen(
@@ -237,23 +237,71 @@ def _observe(
     }
 
 
-def _chosen(seen: _Seen, kernel: "Floats", profile: Profile) -> Choice:
-    """The best way to round the input of matrix products with weights [channels, all outputs]."""
-    exact = seen.rows @ kernel  # [rows, outputs]
-    spread = np.square(exact - exact.mean(axis=0)).mean()
-    tensor_sizes = np.maximum(np.maximum(np.abs(seen.lows), np.abs(seen.highs)), _LEAST)  # [channels]
-    weight_sizes = np.maximum(np.abs(kernel).max(axis=1), _LEAST)  # [channels]
-    choices = []
-    for migration in MIGRATIONS:
-        scale = (weight_sizes ** (1 - migration) / tensor_sizes**migration).astype(np.float32)
-        scale = np.ones_like(scale) if migration == 0 else scale / np.exp(np.log(scale).mean())
-        low, high = float((seen.lows * scale).min()), float((seen.highs * scale).max())
-        whole, steps = _whole_weight(kernel / scale[:, None], axis=1)
-        found = _rounded(seen.rows * scale, low, high, profile) @ (whole * steps)
-        error = float(np.sqrt(np.square(found - exact).mean() / max(spread, 1e-30)))
-        choices.append(Choice(scale=scale if migration else None, low=low, high=high, error=error))
-    best = min(choices, key=lambda choice: choice.error)
-    return best if best.error < WORTH * choices[0].error else choices[0]
+def _groups(products: Sequence[onnx.NodeProto]) -> list[list[onnx.NodeProto]]:
+    """Products that share an input or a weight, directly or through others: what they share is scaled once."""
+    groups: list[tuple[set[str], list[onnx.NodeProto]]] = []
+    for node in products:
+        tensors, nodes = set(node.input[:2]), [node]
+        for group in [group for group in groups if group[0] & tensors]:
+            groups.remove(group)
+            tensors, nodes = tensors | group[0], group[1] + nodes
+        groups.append((tensors, nodes))
+    return [nodes for _, nodes in groups]
+
+
+def _of_matrices(
+    products: Sequence[onnx.NodeProto], seen: Mapping[str, _Seen], kernels: "Mapping[str, Floats]", profile: Profile
+) -> dict[str, Choice]:
+    """How matrix products of a group are best rounded, by node name; products of one input have one choice.
+
+    Args:
+        products: from `_groups`.
+        seen: their inputs by name.
+        kernels: their weights by name, [channels, outputs].
+        profile: whose numbers are meant.
+    """
+    tensor_sizes = np.max([np.maximum(np.abs(each.lows), np.abs(each.highs)) for each in seen.values()], axis=0)
+    weight_sizes = np.max([np.abs(kernel).max(axis=1) for kernel in kernels.values()], axis=0)  # [channels]
+    read_by = {name: [node for node in products if node.input[0] == name] for name in seen}
+
+    def rounded_with(scale: "Floats | None") -> dict[str, Choice]:
+        factor = np.ones_like(tensor_sizes) if scale is None else scale
+        back = {name: _weight_back(kernel / factor[:, None]) for name, kernel in kernels.items()}
+        found = {}
+        for name, each in seen.items():
+            low, high = float((each.lows * factor).min()), float((each.highs * factor).max())
+            rows = _rounded(each.rows * factor, low, high, profile)
+            exact = np.concatenate([each.rows @ kernels[node.input[1]] for node in read_by[name]], axis=1)
+            wrong = np.concatenate([rows @ back[node.input[1]] for node in read_by[name]], axis=1) - exact
+            spread = np.square(exact - exact.mean(axis=0)).mean()
+            error = float(np.sqrt(np.square(wrong).mean() / max(spread, 1e-30)))
+            found[name] = Choice(scale=scale, low=low, high=high, error=error)
+        return found
+
+    def cost(choices: Mapping[str, Choice]) -> float:
+        return float(np.sqrt(np.mean([np.square(choice.error) for choice in choices.values()])))
+
+    plain = rounded_with(None)
+    scaled = [rounded_with(_scale(tensor_sizes, weight_sizes, migration)) for migration in MIGRATIONS]
+    best = min(scaled, key=cost)
+    taken = best if cost(best) < WORTH * cost(plain) else plain
+    return {node.name: taken[name] for name, nodes in read_by.items() for node in nodes}
+
+
+def _scale(tensor_sizes: "Floats", weight_sizes: "Floats", migration: float) -> "Floats":
+    """[channels], factors of the input that even out its channels, their geometric mean is 1."""
+    tensors, weights = (
+        np.maximum(sizes, max(_LEAST * float(sizes.max()), 1e-12)) for sizes in (tensor_sizes, weight_sizes)
+    )
+    scale = weights ** (1 - migration) / tensors**migration
+    return np.asarray(scale / np.exp(np.log(scale).mean()), np.float32)
+
+
+def _weight_back(kernel: "Floats") -> "Floats":
+    """[channels, outputs], a weight after rounding and back."""
+    whole, steps = _whole_weight(kernel, axis=1)
+    back: Floats = whole * steps
+    return back
 
 
 def _of_convolution(seen: _Seen, kernel: "Floats", profile: Profile) -> Choice:
@@ -266,21 +314,32 @@ def _of_convolution(seen: _Seen, kernel: "Floats", profile: Profile) -> Choice:
     return Choice(scale=None, low=low, high=high, error=float(np.sqrt(sum(errors))))
 
 
+def _is_layer(node: onnx.NodeProto, constants: Mapping[str, TensorProto]) -> bool:
+    """Whether a node is a Gemm that adds a bias to the plain product with a constant weight."""
+    settings = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    plain = settings.get("alpha", 1.0) == settings.get("beta", 1.0) == 1.0 and not settings.get("transA")
+    return (
+        node.op_type == "Gemm" and plain and len(node.input) == 3 and bool(node.input[2]) and node.input[1] in constants
+    )
+
+
 def _without_gemm(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which Gemm is a matrix product and a sum: then there is one kind of product, and the sum stays in FP32."""
+    """A copy in which a Gemm with a bias is a matrix product and a sum: then there is one kind of product, and the sum stays in FP32."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     tensors = {tensor.name: tensor for tensor in copy.graph.initializer}
     nodes: list[onnx.NodeProto] = []
     for node in copy.graph.node:
-        if node.op_type != "Gemm":
+        if not _is_layer(node, tensors):
             nodes.append(node)
             continue
         settings = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-        weight, product = f"{node.name}/weight", f"{node.output[0]}/product"
-        kernel = numpy_helper.to_array(tensors[node.input[1]])
-        turned = np.ascontiguousarray(kernel.T) if settings.get("transB") else kernel
-        copy.graph.initializer.append(numpy_helper.from_array(turned, weight))
+        turned = bool(settings.get("transB"))
+        weight, product = f"{node.input[1]}/turned" if turned else node.input[1], f"{node.output[0]}/product"
+        if turned and weight not in tensors:
+            kernel = np.ascontiguousarray(numpy_helper.to_array(tensors[node.input[1]]).T)
+            tensors[weight] = numpy_helper.from_array(kernel, weight)
+            copy.graph.initializer.append(tensors[weight])
         nodes.append(helper.make_node("MatMul", [node.input[0], weight], [product], name=node.name))
         nodes.append(helper.make_node("Add", [product, node.input[2]], [node.output[0]], name=f"{node.name}/sum"))
     used = {name for node in nodes for name in node.input}
