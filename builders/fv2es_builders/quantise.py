@@ -6,7 +6,7 @@ measured at the product's output. Products whose error stays above a limit are l
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from fv2es_builders.mixed import PRODUCTS
+from fv2es_builders.mixed import PRODUCTS, TAMING, before_operators
 from fv2es_builders.observe import check_values, tensor_values
 from fv2es_builders.parity import Arrays
 from fv2es_pipelines.specification import Profile
@@ -32,6 +32,9 @@ WORTH: Final = 0.7
 
 ROWS: Final = 512
 """Rows of a product's input on which choices are measured."""
+
+_PASSED: Final = frozenset({"MaxPool", "Relu", "Reshape", "Transpose"})
+"""Operators that ONNX Runtime computes in whole numbers where rounding follows."""
 
 _LEAST: Final = 1e-3
 """Share of the largest channel's size that every channel counts as at least: one that was always zero may not be so tomorrow."""
@@ -68,22 +71,21 @@ def study_products(
     Args:
         model: FP32; it is left as it is.
         calibration: real inputs, checked.
-        raw_input: the graph's input is of no known range, as power without logarithm: products that read it are left alone.
+        raw_input: the graph's input is of no known range, as power without logarithm: products are left alone until a layer norm
+            has tamed it. What is loud would take the range from what is quiet.
         profile: whose numbers are meant: unsigned inputs with a zero point for ONNX Runtime, signed ones around zero for TensorRT.
-            Convolutions are left alone on a CPU, where INT8 made them no faster (docs/parity.md).
 
     Raises:
         CalibrationError: a tensor of the graph is not finite.
     """
     plain = _without_gemm(model)
     weights = {tensor.name: tensor for tensor in plain.graph.initializer}
-    operators = ("MatMul",) if profile == "cpu" else ("Conv", "MatMul")
-    raw = {value.name for value in plain.graph.input} if raw_input else set()
+    raw = before_operators(plain.graph, TAMING) if raw_input else set()
     products = [
         node
         for node in plain.graph.node
-        if node.op_type in operators
-        and node.input[0] not in raw
+        if node.op_type in ("Conv", "MatMul")
+        and node.name not in raw
         and node.input[1] in weights
         and (node.op_type == "Conv" or len(weights[node.input[1]].dims) == 2)
     ]
@@ -119,6 +121,8 @@ def quantised(study: Study, *, limit: float, profile: Profile) -> tuple[onnx.Mod
     constants: dict[str, NDArray[Any]] = {}
     rounded: set[str] = set()
     taken = {name for name, choice in study.choices.items() if choice.error <= limit}
+    if profile == "cpu":
+        taken -= _to_floats(graph.graph, taken, study.choices)
     kept = tuple(node.name for node in graph.graph.node if node.op_type in PRODUCTS and node.name not in taken)
     for node in graph.graph.node:
         if node.name in taken:
@@ -138,6 +142,28 @@ def quantised(study: Study, *, limit: float, profile: Profile) -> tuple[onnx.Mod
     graph.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
     onnx.checker.check_model(graph, full_check=True)
     return graph, kept
+
+
+def _to_floats(graph: onnx.GraphProto, taken: Container[str], choices: Mapping[str, Choice]) -> set[str]:
+    """Names of convolutions whose result is not rounded as it is, by one of the products `taken` or by another convolution.
+
+    ONNX Runtime has convolutions from whole numbers to whole numbers alone. Another kind it computes in FP32, from rounded inputs.
+    """
+    users: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in graph.node:
+        for name in node.input:
+            users[name].append(node)
+    rounding: set[str] = set()  # nodes that round their first input, or pass it on to none but such
+    floats: set[str] = set()
+    for node in reversed(graph.node):  # users come later in the order of a graph
+        followed = bool(users[node.output[0]]) and all(user.name in rounding for user in users[node.output[0]])
+        if node.op_type == "Conv" and not followed:
+            floats.add(node.name)
+        elif node.op_type in _PASSED and followed:
+            rounding.add(node.name)
+        if node.name in taken and node.name not in floats and choices[node.name].scale is None:
+            rounding.add(node.name)
+    return floats
 
 
 def _rounded_input(

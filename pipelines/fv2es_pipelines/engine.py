@@ -3,13 +3,16 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnxruntime
 
 from fv2es_pipelines.adapter import Arrays, ModelFolder, Worker
 from fv2es_pipelines.errors import PipelineError
+
+EXACT_INT8: Final = ("session.x64quantprecision", "1")
+"""Option of a session: on processors without VNNI, INT8 products saturate between two numbers unless they take this slower way."""
 
 
 class MissingWeights(PipelineError):
@@ -37,6 +40,7 @@ class Engine:
         options.inter_op_num_threads = 1
         # Several engines share the cores: a waiting thread must sleep, not spin.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry(*EXACT_INT8)
         options.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.inputs = {each.name: each for each in self.session.get_inputs()}
