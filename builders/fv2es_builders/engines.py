@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from fv2es_builders import assets
-from fv2es_builders.errors import LabelsChanged, ParityError
+from fv2es_builders.errors import BuildUsageError, LabelsChanged, ParityError
 from fv2es_builders.golden.utterances import golden_utterances
 from fv2es_builders.graphs import ENGINES, Report, graph_path
 from fv2es_builders.mixed import is_mixed, storage_rounded
@@ -26,8 +26,8 @@ from fv2es_builders.precision import INT8_LIMITS, Precision, converter
 from fv2es_builders.utterances import Runner, Utterance, answers, graph_inputs, requests
 from fv2es_pipelines.specification import Profile
 
-RealInputs = Sequence[tuple[int, Arrays]]
-"""What one graph is given: the number of the request that it is from, and the arrays."""
+NamedInputs = Sequence[tuple[str, Arrays]]
+"""What one graph is given: the name of the request that it is from, and the arrays."""
 
 CHAIN_OUTPUTS: Final[Mapping[str, tuple[str, ...]]] = {
     "fp32": ("LOGITS", "PROBABILITIES"),
@@ -47,25 +47,26 @@ def runner_of(path: Path, profile: Profile) -> Runner:
     return session_of(storage_rounded(graph)) if profile == "gpu" and is_mixed(graph) else onnx_runner(path)
 
 
-def real_inputs(graphs: Mapping[str, Path], tokenizer: Path, utterances: Sequence[Utterance]) -> dict[str, RealInputs]:
+def real_inputs(
+    runners: Mapping[str, Runner], tokenizer: Path, utterances: Sequence[Utterance]
+) -> dict[str, NamedInputs]:
     """What each graph is given for real utterances, by model.
 
     Args:
-        graphs: the four graphs, in any precision that ONNX Runtime executes.
+        runners: execute `visual`, `acoustic` and `text`.
         tokenizer: its tokenizer.json.
         utterances: at least one.
     """
-    runners = {model: onnx_runner(path) for model, path in graphs.items()}
-    found: dict[str, list[tuple[int, Arrays]]] = {model: [] for model in ENGINES}
+    found: dict[str, list[tuple[str, Arrays]]] = {model: [] for model in ENGINES}
     text = assets.read_tokenizer(tokenizer)
     for number, request in enumerate(requests(utterances, text)):
         for model, inputs in graph_inputs(request, runners):
-            found[model].append((number, inputs))
+            found[model].append((f"real request {number}", inputs))
     return dict(found)
 
 
 def accept_engine(
-    candidate: Path, run: Runner, *, source: Runner, inputs: RealInputs, precision: Precision
+    candidate: Path, run: Runner, *, source: Runner, inputs: NamedInputs, precision: Precision
 ) -> dict[str, dict[str, Any]]:
     """Admit one engine only if it says what its source says.
 
@@ -82,7 +83,7 @@ def accept_engine(
     Raises:
         ParityError: it does not.
     """
-    cases = [Case(name=f"real request {number}", inputs=arrays, outputs=source(arrays)) for number, arrays in inputs]
+    cases = [Case(name=name, inputs=arrays, outputs=source(arrays)) for name, arrays in inputs]
     figures = accept_outputs(candidate, run, cases=cases, tolerances=PRECISION_TOLERANCES[precision])
     return {name: dataclasses.asdict(each) for name, each in figures.items()}
 
@@ -117,16 +118,15 @@ def make_engines(
     """
     utterances = [*golden_utterances(), *calibration]
     report(f"running the FP32 graphs on {len(utterances)} real utterances")
-    inputs = real_inputs(graphs, tokenizer, utterances)
     fp32 = {model: onnx_runner(path) for model, path in graphs.items()}
+    inputs = real_inputs(fp32, tokenizer, utterances)
     expected = answers(utterances, assets.read_tokenizer(tokenizer), fp32)
     converters = {}
     for model in ENGINES:
         report(f"measuring {model} for {precision}")
-        # Every second request, so that the others are new to what is made from these.
-        every_second = [arrays for number, arrays in inputs[model] if number % 2 == 0]
+        real = [arrays for _, arrays in inputs[model]]
         converters[model] = converter(
-            graphs[model], model=model, precision=precision, calibration=every_second, profile=profile
+            graphs[model], model=model, precision=precision, calibration=real, profile=profile
         )
 
     def proven(limit: float) -> dict[str, Any]:
@@ -139,6 +139,10 @@ def make_engines(
             run = runner_of(paths[model], profile)
             outputs = accept_engine(paths[model], run, source=fp32[model], inputs=inputs[model], precision=precision)
             facts[model] = {"products": converted.products, "kept": list(converted.kept), "outputs": outputs}
+        if all(len(facts[model]["kept"]) == facts[model]["products"] for model in ENGINES):
+            raise BuildUsageError(
+                f"{precision} leaves every product in FP32 (limit {limit:g}): nothing would be gained; choose a higher precision"
+            )
         report("comparing all four together")
         runners = {model: runner_of(path, profile) for model, path in paths.items()}
         found = answers(utterances, assets.read_tokenizer(tokenizer), runners)

@@ -39,7 +39,7 @@ class NotARepository(BuildError):
 
     def __init__(self, folder: Path, problem: str) -> None:
         self.folder = folder
-        super().__init__(f"{folder}: {problem}; make a repository with: fv2es build --profile gpu --output {folder}")
+        super().__init__(f"{folder}: {problem}; make a repository with: fv2es build --profile gpu --output DIR")
 
 
 class DiskFull(BuildError):

@@ -1,8 +1,9 @@
-"""Engines of the paper's size on this machine's GPU: built, compared with ONNX Runtime, measured. The command `make gpu-check`."""
+"""Engines of the paper's size on this machine's GPU: converted, built, compared with ONNX Runtime, measured. The command `make gpu-check`."""
 
 import argparse
 import dataclasses
 import json
+import math
 import os
 import platform
 import sys
@@ -12,15 +13,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 
 from fv2es_builders import gpu_decode, gpu_speed
 from fv2es_builders.cuda import Driver, Gpu, find_gpu, gpu_context
+from fv2es_builders.engines import NamedInputs, accept_engine, runner_of
 from fv2es_builders.errors import BuildError, BuildUsageError, GpuUnsupported, TensorRtMissing, WrongOnGpu
-from fv2es_builders.parity import ATOL, Arrays, Case, accept, onnx_runner
+from fv2es_builders.parity import Case, Tolerance, accept_outputs, onnx_runner
 from fv2es_builders.plan_runner import PlanRunner
 from fv2es_builders.plans import (
     FLAVOURS,
@@ -31,7 +33,11 @@ from fv2es_builders.plans import (
     plan_from_onnx,
     shape_profile,
 )
+from fv2es_builders.precision import INT8_LIMITS, PRECISIONS, Precision, converter
 from fv2es_builders.presets import Preset, preset_by_name
+from fv2es_builders.utterances import Runner
+
+DEFAULT_PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "fp16")
 
 LIMIT_S: Final = 480.0
 """After this long no further plan is begun and no further size measured."""
@@ -44,7 +50,6 @@ PICTURE_LEVELS: Final = 4.0
 
 _PACKAGES: Final = ("torch", "onnx", "onnxruntime", "numpy", "nvidia-dali-cuda130", "av")
 
-Precision = Literal["fp32"]
 Report = Callable[[str], None]
 
 
@@ -121,16 +126,18 @@ def check_gpu(
     driver = Driver()
     with tempfile.TemporaryDirectory(prefix="fv2es-gpu-check-") as folder, gpu_context(driver):
         sources = _sources(preset, Path(folder), seed=seed, report=report)
+        report("running the FP32 graphs on real utterances")
+        real = gpu_speed.real_inputs(sources, preset)
         for precision in precisions:
             for model, source in sources.items():
                 if clock.over():
                     engines.append({"model": model, "precision": precision, "skipped": "no time left"})
                     continue
-                report(f"{model} in {precision}: building, comparing, measuring")
+                report(f"{model} in {precision}: converting, building, comparing, measuring")
                 row = {"model": model, "precision": precision}
                 engines.append(row)
                 try:
-                    _engine(row, source, preset, flavour=flavour, driver=driver, clock=clock)
+                    _engine(row, source, preset, real=real[model], flavour=flavour, driver=driver, clock=clock)
                 except BuildError as error:
                     row["error"] = str(error)
                     failures.append(f"{model} in {precision}: {error}")
@@ -156,50 +163,84 @@ def _sources(preset: Preset, folder: Path, *, seed: int, report: Report) -> dict
 
 
 def _engine(
-    row: dict[str, Any], source: Path, preset: Preset, *, flavour: Flavour, driver: Driver, clock: Clock
+    row: dict[str, Any],
+    source: Path,
+    preset: Preset,
+    *,
+    real: NamedInputs,
+    flavour: Flavour,
+    driver: Driver,
+    clock: Clock,
 ) -> None:
     """Fill one engine's row: what it is, how it agrees, how fast it is.
 
     Raises:
-        BuildError: it was not built, does not run, or does not agree.
+        BuildError: it was not converted or built, does not run, or does not agree.
     """
-    model = row["model"]
-    plan = source.with_name(row["precision"]) / PLAN_NAME
+    model, precision = row["model"], row["precision"]
+    graph, row["graph"] = lowered(source, model=model, precision=precision, real=real)
+    plan = source.with_name(precision) / PLAN_NAME
     profile = shape_profile(model, num_labels=len(preset.labels))
-    facts = plan_from_onnx(source, plan, model=model, profile=profile, flavour=flavour)
+    facts = plan_from_onnx(graph, plan, model=model, profile=profile, flavour=flavour)
     row["plan"] = dataclasses.asdict(facts)
     runner = PlanRunner(plan, flavour=flavour, driver=driver, facts=facts)
     row["memory_bytes"] = runner.memory_bytes
-    row["parity"] = parity(plan, runner.run, source, gpu_speed.parity_inputs(model, preset))
+    # Noise is far from what ranges of less than FP32 are made for.
+    inputs = [*real, *gpu_speed.parity_inputs(model, preset)] if precision == "fp32" else real
+    row["from_fp32"] = differences(plan, runner.run, onnx_runner(source), inputs)
+    row["parity"] = accept_engine(plan, runner.run, source=runner_of(graph, "gpu"), inputs=inputs, precision=precision)
     row["speeds"] = []
     for num_rows in gpu_speed.ENGINE_ROWS[model]:
         if clock.over():
             row["skipped"] = "no time left for larger batches"
             break
-        inputs = gpu_speed.engine_inputs(model, preset, num_rows=num_rows)
-        row["speeds"].append(dataclasses.asdict(runner.speed(inputs, num_rows=num_rows)))
+        inputs_of_size = gpu_speed.engine_inputs(model, preset, num_rows=num_rows)
+        row["speeds"].append(dataclasses.asdict(runner.speed(inputs_of_size, num_rows=num_rows)))
 
 
-def parity(
-    plan: Path, run: Callable[[Arrays], Arrays], source: Path, inputs: Sequence[tuple[str, Arrays]]
-) -> dict[str, Any]:
-    """How far an engine is from ONNX Runtime on the same graph.
+def lowered(source: Path, *, model: str, precision: Precision, real: NamedInputs) -> tuple[Path, dict[str, Any]]:
+    """A graph in another precision, as the build makes it for profile gpu, and in INT8 as many products as it ever takes.
 
     Args:
-        plan: the engine's file, for messages.
-        run: executes it.
-        source: its graph in FP32.
-        inputs: named.
+        source: the graph in FP32; the new file is put beside it.
+        model: the graph's name.
+        precision: FP32 is the source itself.
+        real: inputs from which ranges are taken: every second one, as in the build.
 
     Returns:
-        Plain data of `Figures`.
+        Its file, and how many products it has and how many of them are kept in more than the precision.
 
     Raises:
-        ParityError: it is too far.
+        BuildUsageError, CalibrationError: see `fv2es_builders.precision.converter`.
     """
-    reference = onnx_runner(source)
-    cases = [Case(name=name, inputs=arrays, outputs=reference(arrays)) for name, arrays in inputs]
-    return dataclasses.asdict(accept(plan, run, cases=cases, atol=ATOL["export"]))
+    if precision == "fp32":
+        return source, {}
+    calibration = [arrays for _, arrays in real[::2]]
+    convert = converter(source, model=model, precision=precision, calibration=calibration, profile="gpu")
+    converted, target = convert(INT8_LIMITS[0]), source.with_name(f"{precision}.onnx")
+    converted.write(target)
+    return target, {"products": converted.products, "kept": len(converted.kept)}
+
+
+def differences(plan: Path, run: Runner, source: Runner, inputs: NamedInputs) -> dict[str, dict[str, float]]:
+    """How far an engine is from its graph in FP32, which is recorded and admits nothing: weights are untrained here.
+
+    Args:
+        plan: its file, for messages.
+        run: executes it.
+        source: executes the graph in FP32.
+        inputs: named.
+
+    Raises:
+        ParityError: an output has another shape, or numbers that are none.
+    """
+    cases = [Case(name=name, inputs=arrays, outputs=source(arrays)) for name, arrays in inputs]
+    anything = dict.fromkeys(cases[0].outputs, Tolerance(value=math.inf))
+    figures = accept_outputs(plan, run, cases=cases, tolerances=anything)
+    return {
+        name: {"max_abs": each.max_abs, "mean_abs": each.mean_abs, "median_abs": each.median_abs}
+        for name, each in figures.items()
+    }
 
 
 def _decoder(clock: Clock) -> dict[str, Any]:
@@ -239,22 +280,24 @@ def _cpu() -> str:
 def tables(result: Mapping[str, Any]) -> list[Table]:
     """The result for people: engines, their speed, the decoder."""
     engines = Table(title="Engines", box=None)
-    for column in ("engine", "precision", "MB", "GPU MB", "layers", "build s", "max |error|", "allowed"):
-        engines.add_column(column, justify="left" if column in ("engine", "precision") else "right")
+    columns = ("MB", "GPU MB", "layers", "build s", "output", "max |error|", "allowed", "from FP32")
+    for column in ("engine", "precision", *columns):
+        engines.add_column(column, justify="left" if column in ("engine", "precision", "output") else "right")
     speed = Table(title="Speed", box=None)
     for column in ("engine", "precision", "rows", "GPU ms p50", "p95", "with copies ms p50", "p95", "rows/s"):
         speed.add_column(column, justify="left" if column in ("engine", "precision") else "right")
     for row in result["engines"]:
         names = (row["model"], row["precision"])
-        plan, figures = row.get("plan"), row.get("parity")
-        made = ("", "", "", "")
+        plan, made = row.get("plan"), ("", "", "", "")
         if plan:
             memory = f"{row['memory_bytes'] / 1e6:.0f}" if "memory_bytes" in row else ""
             made = (f"{plan['num_bytes'] / 1e6:.1f}", memory, str(plan["num_layers"]), f"{plan['duration_s']:.0f}")
-        agrees = ("FAILED", "") if "error" in row else ("skipped", "")
-        if figures:
-            agrees = (f"{figures['max_abs']:.1e}", f"{figures['atol']:g}")
-        engines.add_row(*names, *made, *agrees)
+        if "parity" not in row:
+            engines.add_row(*names, *made, "", "FAILED" if "error" in row else "skipped", "", "")
+        for output, figures in row.get("parity", {}).items():
+            from_fp32 = row["from_fp32"][output]["max_abs"]
+            agrees = (f"{figures['max_abs']:.1e}", f"{figures['allowed']:.1e}", f"{from_fp32:.1e}")
+            engines.add_row(*names, *made, output, *agrees)
         for each in row.get("speeds", []):
             times = [f"{value:.2f}" for value in (*each["device_ms"], *each["whole_ms"])]
             speed.add_row(*names, str(each["num_rows"]), *times, f"{each['rows_per_s']:.0f}")
@@ -315,6 +358,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.json", help="where to write the figures")
     parser.add_argument("--preset", default="fv2es-iemocap", help="sizes of the model (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the untrained weights (default: %(default)s)")
+    parser.add_argument(
+        "--precision",
+        action="append",
+        choices=PRECISIONS,
+        help=f"of the engines; may be repeated (default: {' and '.join(DEFAULT_PRECISIONS)})",
+    )
     try:
         options = parser.parse_args(argv)
     except SystemExit as stop:  # argparse has said what is wrong, or printed its help
@@ -332,7 +381,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_gpu(
             preset_by_name(options.preset),
             result,
-            precisions=["fp32"],
+            precisions=options.precision or DEFAULT_PRECISIONS,
             seed=options.seed,
             clock=Clock(LIMIT_S),
             report=lambda line: console.print(f"gpu-check: {line}", markup=False),

@@ -5,7 +5,7 @@ stands wherever it changes.
 """
 
 from collections import defaultdict
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -32,9 +32,6 @@ HEADROOM: Final = 8.0
 
 PRODUCTS: Final = frozenset({"Conv", "Gemm", "MatMul"})
 """Operators with almost all of the arithmetic and of the weights."""
-
-TAMING: Final = frozenset({"LayerNormalization"})
-"""What gives an input of unknown range a known one."""
 
 _SENSITIVE: Final = frozenset({"LayerNormalization", "Sigmoid", "Softmax"})
 """Operators that sum or exponentiate: FP32."""
@@ -117,8 +114,8 @@ def _kept(graph: _Graph, low: LowType, *, raw_input: bool, largest: Mapping[str,
     """Names of the nodes that stay in FP32."""
     nodes = graph.proto.node
     kept = {node.name for node in nodes if node.op_type in _SENSITIVE or _is_sum(graph, node)}
-    kept |= before_operators(graph.proto, TAMING if raw_input else PRODUCTS | TAMING)
-    kept |= _output_layers(graph)
+    kept |= _before_layers(graph, {"LayerNormalization"} if raw_input else {*PRODUCTS, "LayerNormalization"})
+    kept |= _output_layers(graph.makers, [value.name for value in graph.proto.output])
     limit = LARGEST[low] / HEADROOM
     kept |= {node.name for node in nodes if any(_size(graph, largest, name) > limit for name in _tensors(node))}
     for node in reversed(nodes):  # users come later in the order of a graph
@@ -143,25 +140,29 @@ def _is_sum(graph: _Graph, node: onnx.NodeProto) -> bool:
     return node.op_type == "Add" and not any(name in graph.constants for name in node.input)
 
 
-def before_operators(graph: onnx.GraphProto, ends: Container[str]) -> set[str]:
-    """Names of the nodes that see an input of a graph before it went through one of the operators `ends`, without look-ups in tables."""
-    constants = {tensor.name for tensor in graph.initializer}
-    reached = {value.name for value in graph.input}
+def _before_layers(graph: _Graph, ends: set[str]) -> set[str]:
+    """Nodes that see an input of the graph before it went through one of the operators `ends`. Tables stay tables: see `_LIGHT`."""
+    reached = {value.name for value in graph.proto.input}
     names = set()
-    for node in graph.node:
-        looks_up = node.op_type == "Gather" and node.input[0] in constants
+    for node in graph.proto.node:
+        looks_up = node.op_type == "Gather" and node.input[0] in graph.constants
         if node.op_type not in ends and not looks_up and reached.intersection(node.input):
             reached.update(node.output)
             names.add(node.name)
     return names
 
 
-def _output_layers(graph: _Graph) -> set[str]:
-    """Nodes from the last product on, seen from each output."""
+def output_layers(model: onnx.ModelProto) -> set[str]:
+    """Names of the nodes from the last product on, seen from each output."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    return _output_layers(makers, [value.name for value in model.graph.output])
+
+
+def _output_layers(makers: Mapping[str, onnx.NodeProto], outputs: Sequence[str]) -> set[str]:
     names: set[str] = set()
-    waiting = [value.name for value in graph.proto.output]
+    waiting = list(outputs)
     while waiting:
-        node = graph.makers.get(waiting.pop())
+        node = makers.get(waiting.pop())
         if node is None or node.name in names:
             continue
         names.add(node.name)

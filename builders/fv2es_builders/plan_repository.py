@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,15 +19,17 @@ from rich.table import Table
 
 from fv2es_builders.assets import file_sha256
 from fv2es_builders.cache import Cache, default_cache_folder
-from fv2es_builders.cuda import Driver, find_gpu, gpu_context
-from fv2es_builders.engines import accept_engine, real_inputs, runner_of
+from fv2es_builders.cuda import Driver, Gpu, find_gpu, gpu_context
+from fv2es_builders.engines import NamedInputs, accept_engine, real_inputs, runner_of
 from fv2es_builders.errors import BuildError, BuildUsageError, NotARepository
 from fv2es_builders.golden.utterances import golden_utterances
 from fv2es_builders.graphs import ENGINES, SOURCE_NAME, TOKENIZER_PATH, Report
-from fv2es_builders.manifest import MANIFEST_PATH, facts_sha256, write_manifest
+from fv2es_builders.manifest import MANIFEST_PATH, code_sha256, facts_sha256, write_manifest
 from fv2es_builders.output import exclusive, no_space_said
 from fv2es_builders.plan_runner import PlanRunner
-from fv2es_builders.plans import PLAN_NAME, Flavour, plan_from_onnx, shape_profile, tensorrt
+from fv2es_builders.plans import PLAN_NAME, Flavour, PlanFacts, plan_from_onnx, shape_profile, tensorrt
+from fv2es_builders.precision import PRECISIONS
+from fv2es_builders.utterances import Runner
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 _FLAVOUR: Flavour = "tensorrt"
@@ -34,29 +37,48 @@ _FLAVOUR: Flavour = "tensorrt"
 
 
 def read_manifest(repository: Path) -> dict[str, Any]:
-    """The manifest of a gpu repository.
+    """The manifest of a gpu repository whose graphs are all as they were built.
 
     Raises:
-        NotARepository: there is none, or it is of another profile.
+        NotARepository: there is none, it is of another profile or damaged, or a graph is not the one that it names.
     """
     path = repository / MANIFEST_PATH
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise NotARepository(repository, f"{MANIFEST_PATH} can't be read ({error})") from error
-    if manifest.get("profile") != "gpu":
-        raise NotARepository(repository, f"it is of profile {manifest.get('profile')}, which has no plans")
+    try:
+        profile, built = manifest["profile"], manifest["build"]["files"]
+        known = {name: built.get(name) for name in (*map(source_path, ENGINES), TOKENIZER_PATH)}
+        usable = bool(manifest["labels"]) and manifest["precision"] in PRECISIONS
+    except (KeyError, TypeError, AttributeError) as error:
+        raise NotARepository(repository, f"{MANIFEST_PATH} is none of a repository ({error!r})") from error
+    if profile != "gpu":
+        raise NotARepository(repository, f"it is of profile {profile}, which has no plans")
+    if not usable:
+        raise NotARepository(repository, f"{MANIFEST_PATH} has no labels, or a precision that is none")
+    for name, sha256 in known.items():
+        if sha256 is None or not (repository / name).is_file() or file_sha256(repository / name) != sha256:
+            raise NotARepository(repository, f"{name} is missing, or not the one that was built")
     return manifest
+
+
+def source_path(model: str) -> str:
+    """Where the graph that an engine's plan is made of lies in a repository."""
+    return f"{model}/1/{SOURCE_NAME}"
+
+
+def plan_path(model: str) -> str:
+    """Where an engine's plan lies in a repository."""
+    return f"{model}/1/{PLAN_NAME}"
 
 
 def make_plans(repository: Path, cache_folder: Path, report: Report = lambda _line: None) -> dict[str, Any]:
     """Make the plans of a gpu repository that are not there yet, or were made elsewhere, and record them in its manifest.
 
-    While plans change places the manifest names none, and no server starts.
-
     Args:
         repository: from `fv2es build --profile gpu`.
-        cache_folder: where plans are kept, by graph, TensorRT version, GPU and shapes.
+        cache_folder: where plans are kept, by all that they depend on, and what TensorRT measured.
         report: told what is going on.
 
     Returns:
@@ -70,58 +92,121 @@ def make_plans(repository: Path, cache_folder: Path, report: Report = lambda _li
         DiskFull: no room.
         OutputBusy: something else writes to the repository.
     """
-    manifest = read_manifest(repository)
+    read_manifest(repository)  # before anything is locked, which would make the folder
     version, gpu = tensorrt(_FLAVOUR).__version__, find_gpu()
     report(f"TensorRT {version} on {gpu.name}, compute capability {gpu.compute_capability}")
     cache, driver = Cache(cache_folder), Driver()
-    timing = cache_folder / f"timing-{version}-{gpu.compute_capability}"
-    with no_space_said(repository, cache_folder), exclusive(repository), gpu_context(driver):
+    with no_space_said(repository, cache_folder), exclusive(repository):
+        manifest = read_manifest(repository)  # again: a build may have ended meanwhile
+        keys = {model: plan_key(repository, manifest, model, tensorrt_version=version, gpu=gpu) for model in ENGINES}
+        if plans_are_current(repository, manifest, keys):
+            report("up to date")
+            return manifest
+        timing = cache_folder / timing_name(version, gpu)
+        proof = _Proof(repository, manifest, timing=timing, driver=driver, report=report)
         made: dict[str, tuple[Path, Mapping[str, Any]]] = {}
-        for model in ENGINES:
-            key = _key(repository, manifest, model, version=version, capability=gpu.compute_capability)
-            make = functools.partial(_proven, repository, manifest, model, timing=timing, driver=driver, report=report)
-            entry = cache.entry(key, make)
-            report(f"{model}: {'made' if entry.made_now else 'taken from the cache'}")
-            made[model] = entry.folder / PLAN_NAME, entry.facts
+        with gpu_context(driver):
+            for model, key in keys.items():
+                entry = cache.entry(key, functools.partial(proof.make, model))
+                report(f"{model}: {'made' if entry.made_now else 'taken from the cache'}")
+                made[model] = entry.folder / PLAN_NAME, {**entry.facts, "inputs_sha256": key}
         return place_plans(repository, manifest, made)
 
 
-def _key(repository: Path, manifest: Mapping[str, Any], model: str, *, version: str, capability: str) -> str:
+def plan_key(repository: Path, manifest: Mapping[str, Any], model: str, *, tensorrt_version: str, gpu: Gpu) -> str:
+    """Hash of all that a plan and its proof depend on: graph, precision, TensorRT, GPU, shapes, this package's code.
+
+    Args:
+        repository: of profile gpu.
+        manifest: its manifest.
+        model: the engine's name.
+        tensorrt_version: of the TensorRT that builds.
+        gpu: where it builds. Two of one compute capability are two: kernels are chosen by what is measured.
+    """
     profile = shape_profile(model, num_labels=len(manifest["labels"]))
     return facts_sha256(
         {
-            "onnx": file_sha256(repository / model / "1" / SOURCE_NAME),
+            "onnx": file_sha256(repository / source_path(model)),
             "precision": manifest["precision"],
-            "tensorrt": version,
-            "compute_capability": capability,
+            "tensorrt": tensorrt_version,
+            "gpu": [gpu.name, gpu.compute_capability],
             "profile": {name: dataclasses.asdict(shapes) for name, shapes in profile.items()},
+            "code": code_sha256(),
         }
     )
 
 
-def _proven(
-    repository: Path,
-    manifest: Mapping[str, Any],
-    model: str,
-    folder: Path,
-    *,
-    timing: Path,
-    driver: Driver,
-    report: Report,
-) -> dict[str, Any]:
-    """Build one plan in a folder and compare it with its graph; its facts."""
-    report(f"{model}: building, minutes at the first time")
-    source = repository / model / "1" / SOURCE_NAME
-    profile = shape_profile(model, num_labels=len(manifest["labels"]))
-    plan = folder / PLAN_NAME
-    facts = plan_from_onnx(source, plan, model=model, profile=profile, flavour=_FLAVOUR, timing_cache=timing)
-    runner = PlanRunner(plan, flavour=_FLAVOUR, driver=driver, facts=facts)
-    graphs = {each: repository / each / "1" / SOURCE_NAME for each in ENGINES}
-    inputs = real_inputs(graphs, repository / TOKENIZER_PATH, golden_utterances())[model]
-    outputs = accept_engine(
-        plan, runner.run, source=runner_of(source, "gpu"), inputs=inputs, precision=manifest["precision"]
+def plans_are_current(repository: Path, manifest: Mapping[str, Any], keys: Mapping[str, str]) -> bool:
+    """Whether all plans lie in a repository, whole, and were made from just this.
+
+    Args:
+        repository: of profile gpu.
+        manifest: its manifest.
+        keys: from `plan_key`, by model.
+    """
+    plans = manifest.get("plans") or {}
+    return all(
+        model in plans
+        and plans[model].get("inputs_sha256") == key
+        and (repository / plan_path(model)).is_file()
+        and file_sha256(repository / plan_path(model)) == plans[model].get("sha256")
+        for model, key in keys.items()
     )
-    return {**dataclasses.asdict(facts), "parity": outputs}
+
+
+def timing_name(tensorrt_version: str, gpu: Gpu) -> str:
+    """The file of what TensorRT measured; of use for one version on one kind of GPU."""
+    return f"timing-{tensorrt_version}-{re.sub(r'[^A-Za-z0-9]+', '-', gpu.name)}-{gpu.compute_capability}"
+
+
+class _Proof:
+    """Makes plans of one repository, each compared with its graph on real inputs that are made once."""
+
+    def __init__(
+        self, repository: Path, manifest: Mapping[str, Any], *, timing: Path, driver: Driver, report: Report
+    ) -> None:
+        self._manifest, self._timing, self._driver, self._report = manifest, timing, driver, report
+        self._sources = {model: repository / source_path(model) for model in ENGINES}
+        self._tokenizer = repository / TOKENIZER_PATH
+        self._runners: dict[str, Runner] = {}
+        self._inputs: dict[str, NamedInputs] = {}
+
+    def make(self, model: str, folder: Path) -> dict[str, Any]:
+        """Build one plan in a folder and compare it with its graph; its facts."""
+        self._report(f"{model}: building, minutes at the first time")
+        plan = folder / PLAN_NAME
+        facts = plan_from_onnx(
+            self._sources[model],
+            plan,
+            model=model,
+            profile=shape_profile(model, num_labels=len(self._manifest["labels"])),
+            flavour=_FLAVOUR,
+            timing_cache=self._timing,
+        )
+        self._report(f"{model}: comparing with its graph")
+        runner = PlanRunner(plan, flavour=_FLAVOUR, driver=self._driver, facts=facts)
+        inputs = self._real_inputs()[model]
+        outputs = accept_engine(
+            plan, runner.run, source=self._runners[model], inputs=inputs, precision=self._manifest["precision"]
+        )
+        return plan_facts(facts, outputs)
+
+    def _real_inputs(self) -> dict[str, NamedInputs]:
+        if not self._inputs:
+            self._runners = {model: runner_of(path, "gpu") for model, path in self._sources.items()}
+            self._inputs = real_inputs(self._runners, self._tokenizer, golden_utterances())
+        return self._inputs
+
+
+def plan_facts(facts: PlanFacts, outputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What a manifest says of a plan, in the form in which JSON gives it back.
+
+    Args:
+        facts: from `fv2es_builders.plans.plan_from_onnx`.
+        outputs: measured differences from the graph, by output.
+    """
+    plain = {**dataclasses.asdict(facts), "compute_capabilities": list(facts.compute_capabilities)}
+    return {**plain, "parity": {name: dict(figures) for name, figures in outputs.items()}}
 
 
 def place_plans(
@@ -129,19 +214,26 @@ def place_plans(
 ) -> dict[str, Any]:
     """Put plans into a repository and write down what they are.
 
+    All are copied beside their places first, so that a full disk leaves what was there. While they change places the manifest names
+    none, and no server starts; so an interruption leaves either all old plans or none that are named.
+
     Args:
         repository: of profile gpu.
         manifest: its manifest.
         made: by model the plan's file and its facts, as `fv2es_pipelines.plan_check` takes them.
+
+    Returns:
+        The new manifest.
     """
-    write_manifest(repository, {**manifest, "plans": None})
-    for model, (path, _) in made.items():
-        folder = repository / model / "1"
-        part = folder / f"{PLAN_NAME}.part"
-        try:
-            shutil.copyfile(path, part)
-            part.replace(folder / PLAN_NAME)
-        finally:
+    parts = {model: (repository / plan_path(model)).with_suffix(".plan.part") for model in made}
+    try:
+        for model, (path, _) in made.items():
+            shutil.copyfile(path, parts[model])
+        write_manifest(repository, {**manifest, "plans": None})
+        for model, part in parts.items():
+            part.replace(repository / plan_path(model))
+    finally:
+        for part in parts.values():
             part.unlink(missing_ok=True)
     finished = {**manifest, "plans": {model: dict(facts) for model, (_, facts) in made.items()}}
     write_manifest(repository, finished)
@@ -178,6 +270,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     except (BuildError, OSError) as error:
         errors.print(f"fv2es plans: {error}", markup=False)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        errors.print(f"fv2es plans: interrupted; {options.repository} is as it was before, or names no plans")
         return EXIT_FAILED
     console.print(plans_table(manifest["plans"]))
     return EXIT_DONE

@@ -21,8 +21,10 @@ PROFILES: Final[tuple[Profile, ...]] = get_args(Profile)
 MODELS: Final = ("visual", "acoustic", "text", "fusion")
 """The graphs that have a precision."""
 
+FULL: Final = "fusion"
+"""The graph that is FP32 in every precision."""
 
-INT8_LIMITS: Final = (0.05, 0.03, 0.02, 0.015)
+INT8_LIMITS: Final = (0.035, 0.02)
 """Errors up to which products are put into INT8 (see `fv2es_builders.quantise.Choice`): the first that passes the proof is taken."""
 
 
@@ -48,8 +50,8 @@ def converter(
     """A function that gives an FP32 graph in another precision. Names and types of the graph's inputs and outputs stay as they are.
 
     What has to be measured on the calibration inputs is measured now, so that the function is quick. It takes the limit for INT8, see
-    `INT8_LIMITS`, and does not care about it in other precisions. `fusion` stays in FP32: it has one hundredth of the arithmetic and
-    gives the answer itself, where rounding costs most (docs/decisions.md).
+    `INT8_LIMITS`, and does not care about it in other precisions. `fusion` stays in FP32 in all of them: it has one hundredth of
+    the arithmetic and gives the answer itself.
 
     Args:
         source: ONNX file in FP32.
@@ -68,9 +70,7 @@ def converter(
     products = tuple(node.name for node in graph.graph.node if node.op_type in PRODUCTS)
     if precision in ("fp16", "int8"):
         check_calibration(graph, calibration)
-    if precision == "fp32" or model == "fusion":
-        return _always(graph, precision, products=products, kept=() if precision == "fp32" else products)
-    if precision == "int8":
+    if precision == "int8" and model != FULL:
         study = study_products(graph, calibration, profile, raw_input=model == "acoustic")
 
         def in_int8(limit: float) -> Converted:
@@ -78,16 +78,11 @@ def converter(
             return Converted(model=_marked(lower, precision), products=len(products), kept=kept)
 
         return in_int8
-    largest = largest_values(graph, calibration) if precision == "fp16" else {}
-    lower, kept = mixed_precision(graph, precision, raw_input=model == "acoustic", largest=largest)
-    return _always(lower, precision, products=products, kept=kept)
-
-
-def _always(
-    graph: onnx.ModelProto, precision: Precision, *, products: Sequence[str], kept: Sequence[str]
-) -> Callable[[float], Converted]:
-    """What a converter gives whose graph does not depend on a limit."""
-    converted = Converted(model=_marked(graph, precision), products=len(products), kept=tuple(kept))
+    lower, kept = graph, () if precision == "fp32" else products
+    if precision in ("fp16", "bf16") and model != FULL:
+        largest = largest_values(graph, calibration) if precision == "fp16" else {}
+        lower, kept = mixed_precision(graph, precision, raw_input=model == "acoustic", largest=largest)
+    converted = Converted(model=_marked(lower, precision), products=len(products), kept=kept)
     return lambda _limit: converted
 
 

@@ -2,11 +2,12 @@
 
 Ranges come from real inputs. A channel that is much larger than the others would take the range from them; so, as SmoothQuant (Xiao et
 al. 2023) proposes, channels are scaled before they are rounded, and the weights against it, as far as that lowers the error that is
-measured at the product's output. Products whose error stays above a limit are left as they are.
+measured at the product's output. Products whose error stays above a limit are left as they are, and so is the last one before an
+output: it is small, and its error meets nothing that would even it out.
 """
 
 from collections import defaultdict
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from fv2es_builders.mixed import PRODUCTS, TAMING, before_operators
+from fv2es_builders.mixed import PRODUCTS, output_layers
 from fv2es_builders.observe import check_values, tensor_values
 from fv2es_builders.parity import Arrays
 from fv2es_pipelines.specification import Profile
@@ -33,9 +34,6 @@ WORTH: Final = 0.7
 ROWS: Final = 512
 """Rows of a product's input on which choices are measured."""
 
-_PASSED: Final = frozenset({"MaxPool", "Relu", "Reshape", "Transpose"})
-"""Operators that ONNX Runtime computes in whole numbers where rounding follows."""
-
 _LEAST: Final = 1e-3
 """Share of the largest channel's size that every channel counts as at least: one that was always zero may not be so tomorrow."""
 
@@ -51,7 +49,7 @@ class Choice:
     high: float
     """Largest value."""
     error: float
-    """Root mean square error of the product's output, relative to the output's deviation from its mean."""
+    """Root mean square error of the product's outputs, each relative to its deviation from its mean."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,21 +69,24 @@ def study_products(
     Args:
         model: FP32; it is left as it is.
         calibration: real inputs, checked.
-        raw_input: the graph's input is of no known range, as power without logarithm: products are left alone until a layer norm
-            has tamed it. What is loud would take the range from what is quiet.
+        raw_input: the graph's input is of no known range, as power without logarithm: products that read it are left alone.
         profile: whose numbers are meant: unsigned inputs with a zero point for ONNX Runtime, signed ones around zero for TensorRT.
+            Convolutions are left alone on a CPU, where INT8 made them no faster (docs/parity.md).
 
     Raises:
         CalibrationError: a tensor of the graph is not finite.
     """
     plain = _without_gemm(model)
     weights = {tensor.name: tensor for tensor in plain.graph.initializer}
-    raw = before_operators(plain.graph, TAMING) if raw_input else set()
+    operators = ("MatMul",) if profile == "cpu" else ("Conv", "MatMul")
+    raw = {value.name for value in plain.graph.input} if raw_input else set()
+    last = output_layers(plain)
     products = [
         node
         for node in plain.graph.node
-        if node.op_type in ("Conv", "MatMul")
-        and node.name not in raw
+        if node.op_type in operators
+        and node.input[0] not in raw
+        and node.name not in last
         and node.input[1] in weights
         and (node.op_type == "Conv" or len(weights[node.input[1]].dims) == 2)
     ]
@@ -121,8 +122,6 @@ def quantised(study: Study, *, limit: float, profile: Profile) -> tuple[onnx.Mod
     constants: dict[str, NDArray[Any]] = {}
     rounded: set[str] = set()
     taken = {name for name, choice in study.choices.items() if choice.error <= limit}
-    if profile == "cpu":
-        taken -= _to_floats(graph.graph, taken, study.choices)
     kept = tuple(node.name for node in graph.graph.node if node.op_type in PRODUCTS and node.name not in taken)
     for node in graph.graph.node:
         if node.name in taken:
@@ -142,28 +141,6 @@ def quantised(study: Study, *, limit: float, profile: Profile) -> tuple[onnx.Mod
     graph.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
     onnx.checker.check_model(graph, full_check=True)
     return graph, kept
-
-
-def _to_floats(graph: onnx.GraphProto, taken: Container[str], choices: Mapping[str, Choice]) -> set[str]:
-    """Names of convolutions whose result is not rounded as it is, by one of the products `taken` or by another convolution.
-
-    ONNX Runtime has convolutions from whole numbers to whole numbers alone. Another kind it computes in FP32, from rounded inputs.
-    """
-    users: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-    for node in graph.node:
-        for name in node.input:
-            users[name].append(node)
-    rounding: set[str] = set()  # nodes that round their first input, or pass it on to none but such
-    floats: set[str] = set()
-    for node in reversed(graph.node):  # users come later in the order of a graph
-        followed = bool(users[node.output[0]]) and all(user.name in rounding for user in users[node.output[0]])
-        if node.op_type == "Conv" and not followed:
-            floats.add(node.name)
-        elif node.op_type in _PASSED and followed:
-            rounding.add(node.name)
-        if node.name in taken and node.name not in floats and choices[node.name].scale is None:
-            rounding.add(node.name)
-    return floats
 
 
 def _rounded_input(
@@ -299,9 +276,7 @@ def _of_matrices(
             rows = _rounded(each.rows * factor, low, high, profile)
             exact = np.concatenate([each.rows @ kernels[node.input[1]] for node in read_by[name]], axis=1)
             wrong = np.concatenate([rows @ back[node.input[1]] for node in read_by[name]], axis=1) - exact
-            spread = np.square(exact - exact.mean(axis=0)).mean()
-            error = float(np.sqrt(np.square(wrong).mean() / max(spread, 1e-30)))
-            found[name] = Choice(scale=scale, low=low, high=high, error=error)
+            found[name] = Choice(scale=scale, low=low, high=high, error=_relative(wrong, exact))
         return found
 
     def cost(choices: Mapping[str, Choice]) -> float:
@@ -312,6 +287,18 @@ def _of_matrices(
     best = min(scaled, key=cost)
     taken = best if cost(best) < WORTH * cost(plain) else plain
     return {node.name: taken[name] for name, nodes in read_by.items() for node in nodes}
+
+
+def _relative(wrong: "Floats", exact: "Floats") -> float:
+    """Error [rows, outputs] in units of each output's deviation, root mean square over all.
+
+    Each output counts alike: transformers have a few that are a hundred times the others, which would hide what is done to these.
+    """
+    spread = exact.var(axis=0)
+    spread = np.maximum(
+        spread, max(0.1 * float(np.median(spread)), 1e-30)
+    )  # one that is always the same needs no steps
+    return float(np.sqrt(np.mean(np.square(wrong).mean(axis=0) / spread)))
 
 
 def _scale(tensor_sizes: "Floats", weight_sizes: "Floats", migration: float) -> "Floats":

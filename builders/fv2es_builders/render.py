@@ -41,7 +41,8 @@ _WORKERS: Final[Mapping[Profile, Mapping[str, str]]] = {
 }
 """Which function of `fv2es_pipelines.workers` loads each model of the Python backend, without its `load_`."""
 
-_WEIGHTS: Final[Mapping[Profile, str]] = {"cpu": "model.onnx", "gpu": "model.plan"}
+_WEIGHTS: Final[Mapping[Profile, tuple[str, ...]]] = {"cpu": ("model.onnx",), "gpu": ("model.plan", "source.onnx")}
+"""Files of an engine by which a profile's repository is known: plans, and what they are made of."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -251,7 +252,7 @@ def refuse_other_weights(folder: Path, profile: Profile) -> None:
     """
     other = _other(profile)
     engines = [each.name for each in models(other) if each.role == "engine"]
-    found = [path for name in engines for path in (folder / name).glob(f"*/{_WEIGHTS[other]}")]
+    found = [path for name in engines for each in _WEIGHTS[other] for path in (folder / name).glob(f"*/{each}")]
     if found:
         raise MixedProfiles(folder, profile=profile, files=found)
 

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from nvidia.dali import fn, types
 from nvidia.dali.pipeline import Pipeline
 
+from fv2es_pipelines.dali_pipeline import empty_pipeline
 from fv2es_pipelines.frame_index import Device, decode_size
 
 __all__ = ["GraphRunner", "decode_pipeline", "decode_size"]
@@ -45,14 +46,7 @@ def decode_pipeline(device: Device, *, device_id: int | None = None, threads: in
         device_id: number of the GPU; None: none is needed to write the graph to a file.
         threads: DALI's CPU threads.
     """
-    pipeline = Pipeline(
-        batch_size=1,
-        num_threads=threads,
-        device_id=device_id,
-        prefetch_queue_depth=1,
-        exec_async=False,
-        exec_pipelined=False,
-    )
+    pipeline = empty_pipeline(max_batch=1, device_id=device_id, threads=threads)
     with pipeline:
         video = fn.external_source(name="VIDEO", device="cpu", dtype=types.UINT8, ndim=1)
         frames = fn.external_source(name="FRAMES", device="cpu", dtype=types.INT32, ndim=1)

@@ -22,6 +22,7 @@ from fv2es_pipelines.constants import (
     PIECE_MELS,
     SAMPLE_RATE_HZ,
 )
+from fv2es_pipelines.dali_pipeline import empty_pipeline
 from fv2es_pipelines.frame_index import Device
 from fv2es_pipelines.pieces import piece_places
 
@@ -69,14 +70,7 @@ class MelGraph:
             threads: DALI's CPU threads.
         """
         self._device, self._max_batch = device, max_batch
-        self._pipeline = Pipeline(
-            batch_size=max_batch,
-            num_threads=threads,
-            device_id=device_id,
-            prefetch_queue_depth=1,
-            exec_async=False,
-            exec_pipelined=False,
-        )
+        self._pipeline = empty_pipeline(max_batch=max_batch, device_id=device_id, threads=threads)
         with self._pipeline:
             waves = fn.external_source(name="waves", device="cpu", dtype=types.FLOAT, ndim=1)
             self._pipeline.set_outputs(pieces_graph(waves.gpu() if device == "gpu" else waves))
@@ -151,14 +145,7 @@ def mel_pipeline(device: Device, *, device_id: int | None = None, max_batch: int
         max_batch: most rows at once.
         threads: DALI's CPU threads.
     """
-    pipeline = Pipeline(
-        batch_size=max_batch,
-        num_threads=threads,
-        device_id=device_id,
-        prefetch_queue_depth=1,
-        exec_async=False,
-        exec_pipelined=False,
-    )
+    pipeline = empty_pipeline(max_batch=max_batch, device_id=device_id, threads=threads)
     with pipeline:
         waves = fn.external_source(name="WAVES", device="cpu", dtype=types.FLOAT, ndim=1)
         frames = fn.external_source(name="WAVE_FRAMES", device="cpu", dtype=types.INT32, ndim=1)

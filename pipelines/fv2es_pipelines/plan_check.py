@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 from fv2es_pipelines.errors import PipelineError
 from fv2es_pipelines.gpu import find_gpu
+from fv2es_pipelines.specification import models
 
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
 
@@ -35,6 +36,16 @@ class PlanMismatch(PipelineError):
         self.model, self.built, self.here = model, built, here
         super().__init__(
             f"model {model}'s plan was built {built}, this server has {here}; rebuild: fv2es plans REPOSITORY"
+        )
+
+
+class NoPlans(PipelineError):
+    """A repository has no plans, or not all of them. `models` names those that lack one."""
+
+    def __init__(self, repository: Path, *, models: Sequence[str]) -> None:
+        self.repository, self.models = repository, tuple(models)
+        super().__init__(
+            f"{repository} has no plans yet ({', '.join(models)}); run on this machine: fv2es plans {repository}"
         )
 
 
@@ -72,6 +83,27 @@ def this_machine(flavour: Flavour) -> Machine:
     return Machine(
         tensorrt_version=tensorrt_version(flavour) or "none", compute_capability=find_gpu().compute_capability
     )
+
+
+def check_manifest(repository: Path, manifest: Mapping[str, Any], machine: Machine | None = None) -> None:
+    """See that a repository whose engines are plans has all of them, and that they are made for this machine.
+
+    Args:
+        repository: its folder.
+        manifest: says by `profile` whether engines are plans; without it, or where it is not `gpu`, there is nothing to check.
+        machine: see `check_plans`.
+
+    Raises:
+        NoPlans: none were made, making them was interrupted, or one is not recorded.
+        PlanMismatch, NoGpu: see `check_plans`.
+    """
+    if manifest.get("profile") != "gpu":
+        return
+    plans = manifest.get("plans") or {}
+    missing = [each.name for each in models("gpu") if each.role == "engine" and each.name not in plans]
+    if missing:
+        raise NoPlans(repository, models=missing)
+    check_plans(repository, plans, machine)
 
 
 def check_plans(repository: Path, plans: Mapping[str, Mapping[str, Any]], machine: Machine | None = None) -> None:

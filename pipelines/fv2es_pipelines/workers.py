@@ -13,6 +13,7 @@ from fv2es_pipelines.faces import FaceExtractor
 from fv2es_pipelines.frame_index import Device
 from fv2es_pipelines.frames import FramePlanner, View
 from fv2es_pipelines.mtcnn import ArrayPicture, Detector
+from fv2es_pipelines.plan_check import Machine, check_manifest
 from fv2es_pipelines.sound import read_stretches
 from fv2es_pipelines.tokens import Tokenizer
 
@@ -79,11 +80,25 @@ def load_tokenizer(folder: ModelFolder) -> Worker:
     return one_by_one(lambda request: tokenizer(request["WORDS"]).to_arrays())
 
 
-def load_manifest(folder: ModelFolder) -> Worker:
-    """UTTERANCES -> MANIFEST."""
+def load_manifest(folder: ModelFolder, machine: Machine | None = None) -> Worker:
+    """UTTERANCES -> MANIFEST.
+
+    It sees when a server starts whether the repository's plans are made for it: a model that can't be loaded keeps Triton from
+    becoming ready.
+
+    Args:
+        folder: of the model, beside the other models' ones.
+        machine: what plans must be made for; None: this one.
+
+    Raises:
+        MissingWeights: there is no manifest.
+        NoPlans, PlanMismatch, NoGpu: see `fv2es_pipelines.plan_check.check_manifest`.
+    """
     path = folder.path / "manifest.json"
     if not path.is_file():
         raise MissingWeights(f"{path}: no such file; make it with `fv2es build --output REPOSITORY`")
-    manifest = json.dumps(json.loads(path.read_text(encoding="utf-8")), separators=(",", ":")).encode()
-    answer: Arrays = {"MANIFEST": np.array([manifest], np.object_)}
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    check_manifest(folder.path.parents[1], manifest, machine)
+    text = json.dumps(manifest, separators=(",", ":")).encode()
+    answer: Arrays = {"MANIFEST": np.array([text], np.object_)}
     return one_by_one(lambda request: answer)

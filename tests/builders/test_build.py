@@ -13,12 +13,21 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from checkpoints import published
 
 from fv2es_builders import cli
 from fv2es_builders.assets import file_sha256
 from fv2es_builders.build import BuildRequest, build, place
 from fv2es_builders.cases import token_arrays
-from fv2es_builders.errors import AssetError, BuildUsageError, DiskFull, OutputBusy, ParityError
+from fv2es_builders.errors import (
+    AssetError,
+    BuildUsageError,
+    DiskFull,
+    LabelMismatch,
+    OutputBusy,
+    ParityError,
+    UnknownSize,
+)
 from fv2es_builders.export import served_parts
 from fv2es_builders.graphs import ModelSource
 from fv2es_builders.manifest import MANIFEST_PATH, content_sha256, read_current
@@ -27,6 +36,8 @@ from fv2es_builders.parity import ATOL, accept, case_from_module, onnx_runner
 from fv2es_builders.presets import preset_by_name
 from fv2es_builders.reference import analyse_in_process
 from fv2es_pipelines import constants
+
+pytestmark = pytest.mark.timeout(400)  # whole builds, beside other tests on two cores
 
 COMMITTED = Path(__file__).resolve().parents[2] / "model_repository"
 FILES = {
@@ -383,11 +394,49 @@ def test_wrong_tokenizer(tmp_path, tiny, tokenizer_folder):
         (["--output", "x", "--seed", "-1"], "seed -1 must be >= 0"),
         (["--output", __file__], "is a file; name a folder"),
         (["--output", "x", "--seed", "one"], "invalid int"),
+        (["--output", "x", "--labels", "a,,b"], "must be different names with commas between them"),
+        (["--output", "x", "--labels", "a,a"], "must be different names with commas between them"),
+        (["--output", "x", "--precision", "bf16"], "can't be served on profile cpu"),
+        (["--output", "x", "--precision", "fp8"], "invalid choice: 'fp8'"),
+        (["--output", "x", "--profile", "gpu", "--server-version", "new"], "is no version such as 2.75"),
+        (["--output", "x", "--server-version", "2.40"], "older than 2.51"),
     ],
 )
 def test_bad_usage(arguments, message, capsys):
     assert cli.main(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("labels", [("one",), ("one", "two", "three")])
+def test_labels_of_another_number(tmp_path, tiny, tokenizer_folder, labels):
+    """Said before anything is written."""
+    checkpoint = tmp_path / "tiny.pt"
+    torch.save(published(seeded_model(tiny, 0)), checkpoint)
+    request = BuildRequest(
+        preset=replace(tiny, labels=labels, pos_weight=(1.0,) * len(labels)),
+        output=tmp_path / "output",
+        cache=tmp_path / "cache",
+        checkpoint=checkpoint,
+        tokenizer=tokenizer_folder,
+    )
+    with pytest.raises(LabelMismatch, match=rf"answers with 2 labels .* has {len(labels)}: one"):
+        build(request)
+    assert not files_of(request.output)
+
+
+def test_width_of_features_that_is_not_served(tmp_path, tiny, tokenizer_folder):
+    wide = replace(tiny, temporal=replace(tiny.temporal, dim=128))
+    checkpoint = tmp_path / "wide.pt"
+    torch.save(published(seeded_model(wide, 0)), checkpoint)
+    request = BuildRequest(
+        preset=tiny,
+        output=tmp_path / "output",
+        cache=tmp_path / "cache",
+        checkpoint=checkpoint,
+        tokenizer=tokenizer_folder,
+    )
+    with pytest.raises(UnknownSize, match=r"128 wide \(trans_dim\), and what is served is 64"):
+        build(request)
 
 
 def test_help(capsys):

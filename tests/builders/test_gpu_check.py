@@ -14,6 +14,7 @@ from rich.console import Console
 from fake_driver import FakeDriver
 from fv2es_builders import gpu_check, gpu_decode
 from fv2es_builders.cuda import Driver, find_gpu, gpu_context
+from fv2es_builders.engines import accept_engine, runner_of
 from fv2es_builders.errors import (
     BuildUsageError,
     CudaError,
@@ -25,7 +26,7 @@ from fv2es_builders.errors import (
     PlanRefused,
     TensorRtMissing,
 )
-from fv2es_builders.gpu_speed import ENGINE_ROWS, engine_inputs, parity_inputs
+from fv2es_builders.gpu_speed import ENGINE_ROWS, engine_inputs, parity_inputs, real_inputs
 from fv2es_builders.parity import onnx_runner
 from fv2es_builders.plan_runner import PlanRunner, check_plan, speed_of
 from fv2es_builders.plans import PLAN_NAME, PlanFacts, plan_from_onnx, shape_profile
@@ -105,7 +106,9 @@ def test_bad_usage(tmp_path, capsys):
     assert gpu_check.main([]) == 2
     assert gpu_check.main(["--output", str(tmp_path / "gpu.json"), "--preset", "none"]) == 2
     assert "preset 'none' does not exist" in capsys.readouterr().err
+    assert gpu_check.main(["--output", str(tmp_path / "gpu.json"), "--precision", "fp8"]) == 2
     assert gpu_check.main(["--help"]) == 0
+    assert "(default: fp32 and fp16)" in " ".join(capsys.readouterr().out.split())
 
 
 def result_of(engines: list[dict], decoder: dict) -> dict:
@@ -128,7 +131,8 @@ def test_tables():
             "precision": "fp32",
             "plan": dataclasses.asdict(FACTS),
             "memory_bytes": 5_000_000,
-            "parity": {"max_abs": 3e-6, "mean_abs": 1e-6, "num_cases": 3, "atol": 1e-4},
+            "parity": {"VISUAL": {"max_abs": 3e-6, "allowed": 1e-4}},
+            "from_fp32": {"VISUAL": {"max_abs": 4e-6}},
             "speeds": [dataclasses.asdict(speed)],
         },
         {"model": "acoustic", "precision": "fp32", "error": "too far"},
@@ -137,7 +141,19 @@ def test_tables():
     film = {"width_px": 640, "height_px": 360, "film_s": 10.0, "num_pictures": 20}
     film |= {"median_ms": 40.0, "film_s_per_s": 250.0, "mean_difference": 1.25}
     text = text_of(result_of(engines, {"films": [film]}))
-    for words in ("Engines", "Speed", "Decoder (NVDEC)", "3.0e-06", "0.0001", "2.00", "4000", "640x360", "250", "1.2"):
+    for words in (
+        "Engines",
+        "Speed",
+        "Decoder (NVDEC)",
+        "3.0e-06",
+        "1.0e-04",
+        "4.0e-06",
+        "2.00",
+        "4000",
+        "640x360",
+        "250",
+        "1.2",
+    ):
         assert words in text
     lines = {line.split()[0]: line for line in text.splitlines() if line.split()[1:2] == ["fp32"]}
     assert "FAILED" in lines["acoustic"]
@@ -154,19 +170,50 @@ def test_speed():
     assert speed.rows_per_s == pytest.approx(64 / 0.051)
 
 
-def test_parity(tiny, tiny_graphs, tmp_path):
-    """The graph agrees with itself; an engine that is off by a little more than is admitted does not."""
-    source, inputs = tiny_graphs["visual"], parity_inputs("visual", tiny)
-    run = onnx_runner(source)
-    figures = gpu_check.parity(tmp_path / PLAN_NAME, run, source, inputs)
-    assert figures["max_abs"] == 0
-    assert figures["num_cases"] == 3
+@pytest.fixture(scope="module")
+def real(tiny, tiny_graphs):
+    return real_inputs(tiny_graphs, tiny)
 
-    def wrong(arrays):
-        return {"VISUAL": run(arrays)["VISUAL"] + np.float32(2e-4)}
 
-    with pytest.raises(ParityError, match=r"model.plan"):
-        gpu_check.parity(tmp_path / PLAN_NAME, wrong, source, inputs)
+def test_golden_inputs(tiny, tiny_graphs, real):
+    """Each graph takes them; two requests at least, so that not all are what ranges are taken from."""
+    assert set(real) == set(MODELS)
+    for model, cases in real.items():
+        assert len(cases) >= 2
+        run = onnx_runner(tiny_graphs[model])
+        assert all(np.isfinite(next(iter(run(inputs).values()))).all() for _, inputs in cases)
+    assert all(inputs["INPUT_IDS"].max() < tiny.text.config["vocab_size"] for _, inputs in real["text"])
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
+def test_lowered_graphs_stay_near(tiny_graphs, tmp_path, real, precision):
+    """What is built on a GPU is another graph than the FP32 one, within its precision's tolerance of itself and not equal to FP32."""
+    source = tmp_path / "visual" / "fp32.onnx"
+    source.parent.mkdir()
+    source.write_bytes(tiny_graphs["visual"].read_bytes())
+    graph, kept = gpu_check.lowered(source, model="visual", precision=precision, real=real["visual"])
+    assert graph.name == f"{precision}.onnx"
+    assert 0 <= kept["kept"] <= kept["products"]
+    run = runner_of(graph, "gpu")
+    found = gpu_check.differences(tmp_path / PLAN_NAME, run, onnx_runner(source), real["visual"])
+    assert 0 < found["VISUAL"]["mean_abs"] <= found["VISUAL"]["max_abs"] < 1
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_differences(tiny_graphs, tmp_path, real):
+    """None from itself, the true one from another, and numbers that are none are an error."""
+    run, inputs = onnx_runner(tiny_graphs["visual"]), real["visual"]
+    plan = tmp_path / PLAN_NAME
+    assert gpu_check.differences(plan, run, run, inputs)["VISUAL"]["max_abs"] == 0
+    off = gpu_check.differences(plan, lambda arrays: {"VISUAL": run(arrays)["VISUAL"] + np.float32(0.5)}, run, inputs)
+    assert off["VISUAL"]["median_abs"] == pytest.approx(0.5, abs=1e-6)
+    with pytest.raises(ParityError, match=r"model.plan: \|error\| nan"):
+        gpu_check.differences(plan, lambda arrays: {"VISUAL": run(arrays)["VISUAL"] * np.float32("nan")}, run, inputs)
+
+
+def test_fp32_is_the_source(tiny_graphs, real):
+    source = tiny_graphs["text"]
+    assert gpu_check.lowered(source, model="text", precision="fp32", real=real["text"]) == (source, {})
 
 
 def test_limit_of_time():
@@ -252,8 +299,10 @@ def plan(gpu, tiny, tiny_graphs, tmp_path):
 @pytest.mark.parametrize("model", MODELS)
 def test_plans_run(plan, tiny, tiny_graphs, model):
     runner = plan(model)
-    figures = gpu_check.parity(runner.plan, runner.run, tiny_graphs[model], parity_inputs(model, tiny))
-    assert figures["num_cases"] >= 2
+    source = onnx_runner(tiny_graphs[model])
+    inputs = parity_inputs(model, tiny)
+    figures = accept_engine(runner.plan, runner.run, source=source, inputs=inputs, precision="fp32")
+    assert all(each["num_cases"] >= 2 for each in figures.values())
     speed = runner.speed(engine_inputs(model, tiny, num_rows=8), num_rows=8)
     assert 0 < speed.device_ms[0] <= speed.device_ms[1]
     assert speed.whole_ms[0] >= speed.device_ms[0] * 0.5

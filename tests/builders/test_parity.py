@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fv2es_builders.errors import ParityError, ShapeMismatch
-from fv2es_builders.parity import Case, accept
+from fv2es_builders.parity import Case, Tolerance, accept, accept_outputs
 
 CASE = Case(name="real", inputs={"X": np.zeros(1)}, outputs={"Y": np.array([[1.0, 2.0], [3.0, 4.0]], dtype=np.float32)})
 FILE = Path("candidate.onnx")
@@ -39,3 +39,23 @@ def test_shape():
 def test_nothing_to_compare_on():
     with pytest.raises(ValueError, match="compared with nothing"):
         accept(FILE, answering([[1, 2], [3, 4]]), cases=[], atol=1)
+
+
+def test_tolerance_of_each_output():
+    """Relative to the largest value of all cases, or as it is."""
+    small, large = (
+        Case(name=name, inputs={"X": np.array(value)}, outputs={"Y": np.array([value]), "Z": np.array([1.0])})
+        for name, value in (("small", 1.0), ("large", 10.0))
+    )
+    tolerances = {"Y": Tolerance(value=0.1, relative=True), "Z": Tolerance(value=0.5)}
+
+    def run(inputs):
+        return {"Y": np.array([inputs["X"] + 0.75]), "Z": np.array([1.25])}
+
+    figures = accept_outputs(FILE, run, cases=[small, large], tolerances=tolerances)
+    assert (figures["Y"].max_abs, figures["Y"].allowed, figures["Z"].allowed) == (0.75, 1.0, 0.5)
+    assert figures["Z"].median_abs == 0.25
+    with pytest.raises(ParityError, match=r"0.75 > 0.1 in Y\[0\] on small inputs"):
+        accept_outputs(FILE, run, cases=[small], tolerances=tolerances)
+    with pytest.raises(ValueError, match="compared with nothing"):
+        accept_outputs(FILE, run, cases=[], tolerances=tolerances)

@@ -36,6 +36,7 @@ from fv2es_builders.plans import (
     shape_profile,
     tensorrt,
 )
+from fv2es_builders.precision import INT8_LIMITS, converter
 from fv2es_pipelines import specification
 from fv2es_pipelines.clip import MediaLimits
 from fv2es_pipelines.constants import FRAME_STEP_S, HOP_LENGTH, MAX_TOKENS, PIECE_FRAMES, SAMPLE_RATE_HZ
@@ -84,11 +85,11 @@ def test_plans(built, tiny_graphs, tmp_path, model):
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
 @pytest.mark.parametrize("model", MODELS)
 def test_plans_in_less_precision(built, tiny, tiny_graphs, tmp_path, model, precision):
-    """The types of the graph are the plan's: what `precision.convert` writes is taken as it is."""
-    convert = pytest.importorskip("fv2es_builders.precision").convert
+    """The types of the graph are the plan's: what `precision.converter` makes is taken as it is."""
     source = tmp_path / "model.onnx"
     calibration = [arrays for _, arrays in parity_inputs(model, tiny)]
-    convert(tiny_graphs[model], source, model=model, precision=precision, calibration=calibration, profile="gpu")
+    convert = converter(tiny_graphs[model], model=model, precision=precision, calibration=calibration, profile="gpu")
+    convert(INT8_LIMITS[0]).write(source)
     assert built(model, source=source).num_bytes > 0
 
 

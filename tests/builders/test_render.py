@@ -134,7 +134,7 @@ def names(folder):
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize(("profile", "weights"), [("gpu", "model.onnx"), ("cpu", "model.plan")])
+@pytest.mark.parametrize(("profile", "weights"), [("gpu", "model.onnx"), ("cpu", "model.plan"), ("cpu", "source.onnx")])
 def test_weights_of_the_other_profile_are_not_mixed_in(tmp_path, profile, weights):
     path = tmp_path / "text" / "1" / weights
     path.parent.mkdir(parents=True)

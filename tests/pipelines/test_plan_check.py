@@ -1,24 +1,35 @@
 """The GPU of the machine, and whether a repository's plans were made for it."""
 
 import hashlib
+import json
 import subprocess
 import sys
 
 import pytest
 
 from fake_driver import FakeDriver
+from fv2es_pipelines.adapter import ModelFolder
 from fv2es_pipelines.errors import PipelineError
 from fv2es_pipelines.gpu import NoGpu, find_gpu
-from fv2es_pipelines.plan_check import LIBRARIES, PLAN_NAME, Machine, PlanMismatch, check_plans, tensorrt_version
+from fv2es_pipelines.plan_check import (
+    LIBRARIES,
+    PLAN_NAME,
+    Machine,
+    NoPlans,
+    PlanMismatch,
+    check_plans,
+    tensorrt_version,
+)
+from fv2es_pipelines.workers import load_manifest
 
 HERE = Machine(tensorrt_version="11.0.0.114", compute_capability="8.9")
 
 
 @pytest.fixture
 def plans(tmp_path) -> dict[str, dict]:
-    """Facts of two plans that lie in `tmp_path` and belong to HERE."""
+    """Facts of the four plans that lie in `tmp_path` and belong to HERE."""
     facts = {}
-    for model in ("visual", "text"):
+    for model in ("visual", "acoustic", "text", "fusion"):
         path = tmp_path / model / "1" / PLAN_NAME
         path.parent.mkdir(parents=True)
         path.write_bytes(model.encode())
@@ -94,6 +105,51 @@ def test_gpu_is_asked_for(tmp_path, plans):
         plans["visual"]["compute_capabilities"] = ["1.0"]
         with pytest.raises(PlanMismatch, match=r"compute capability 1\.0"):
             check_plans(tmp_path, plans)
+
+
+def manifest_folder(repository, **manifest) -> ModelFolder:
+    path = repository / "manifest" / "1"
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    return ModelFolder(path=path, parameters={}, batched=False)
+
+
+def test_start_on_plans_of_this_machine(tmp_path, plans):
+    worker = load_manifest(manifest_folder(tmp_path, profile="gpu", plans=plans), HERE)
+    (answer,) = worker([{}])
+    assert json.loads(answer["MANIFEST"][0]) == {"profile": "gpu", "plans": plans}
+
+
+@pytest.mark.parametrize("manifest", [{}, {"plans": None}, {"plans": {}}], ids=["never made", "being made", "empty"])
+def test_no_start_without_plans(tmp_path, plans, manifest):
+    """Also where plans lie there: the manifest alone says which are whole."""
+    message = rf"{tmp_path} has no plans yet \(.+\); run on this machine: fv2es plans {tmp_path}"
+    with pytest.raises(NoPlans, match=message) as caught:
+        load_manifest(manifest_folder(tmp_path, profile="gpu", **manifest), HERE)
+    assert set(caught.value.models) == set(plans)
+    assert isinstance(caught.value, PipelineError)
+
+
+def test_no_start_where_one_plan_is_missing(tmp_path, plans):
+    del plans["fusion"]
+    with pytest.raises(NoPlans) as caught:
+        load_manifest(manifest_folder(tmp_path, profile="gpu", plans=plans), HERE)
+    assert caught.value.models == ("fusion",)
+
+
+def test_no_start_on_foreign_or_damaged_plans(tmp_path, plans):
+    folder = manifest_folder(tmp_path, profile="gpu", plans=plans)
+    with pytest.raises(PlanMismatch, match=r"this server has TensorRT 11\.0\.0\.114 on 9\.0; rebuild: fv2es plans"):
+        load_manifest(folder, Machine(tensorrt_version=HERE.tensorrt_version, compute_capability="9.0"))
+    (tmp_path / "acoustic" / "1" / PLAN_NAME).write_bytes(b"")
+    with pytest.raises(PlanMismatch, match="model acoustic's plan"):
+        load_manifest(folder, HERE)
+
+
+@pytest.mark.parametrize("manifest", [{"profile": "cpu"}, {}], ids=["cpu", "older"])
+def test_other_profiles_have_no_plans(tmp_path, manifest):
+    (answer,) = load_manifest(manifest_folder(tmp_path, **manifest))([{}])
+    assert json.loads(answer["MANIFEST"][0]) == manifest
 
 
 def test_version_of_a_library():
