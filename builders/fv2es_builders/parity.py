@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from fv2es_builders.errors import ParityError, ShapeMismatch
-from fv2es_pipelines.engine import EXACT_INT8
 
 if TYPE_CHECKING:
     import onnx
@@ -104,9 +103,11 @@ def session_of(model: "str | onnx.ModelProto", *, num_threads: int = 2) -> Calla
     """A function that executes a graph, from a file or from memory, on the CPU with ONNX Runtime."""
     import onnxruntime
 
+    from fv2es_pipelines.engine import exact_int8
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
-    options.add_session_config_entry(*EXACT_INT8)
+    exact_int8(options)
     source = model if isinstance(model, str) else model.SerializeToString()
     session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]

@@ -9,7 +9,6 @@ import pytest
 from builders.real_utterances import compose, fitted_graphs
 from fv2es_builders.assets import package_folder, read_tokenizer
 from fv2es_builders.engines import accept_chain, make_engines, real_inputs, runner_of
-from fv2es_builders.errors import LabelsChanged, ParityError
 from fv2es_builders.golden.utterances import golden_utterances
 from fv2es_builders.graphs import ENGINES, graph_path
 from fv2es_builders.parity import onnx_runner
