@@ -5,7 +5,7 @@ stands wherever it changes.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -32,6 +32,9 @@ HEADROOM: Final = 8.0
 
 PRODUCTS: Final = frozenset({"Conv", "Gemm", "MatMul"})
 """Operators with almost all of the arithmetic and of the weights."""
+
+TAMING: Final = frozenset({"LayerNormalization"})
+"""What gives an input of unknown range a known one."""
 
 _SENSITIVE: Final = frozenset({"LayerNormalization", "Sigmoid", "Softmax"})
 """Operators that sum or exponentiate: FP32."""
@@ -114,7 +117,7 @@ def _kept(graph: _Graph, low: LowType, *, raw_input: bool, largest: Mapping[str,
     """Names of the nodes that stay in FP32."""
     nodes = graph.proto.node
     kept = {node.name for node in nodes if node.op_type in _SENSITIVE or _is_sum(graph, node)}
-    kept |= _before_layers(graph, {"LayerNormalization"} if raw_input else {*PRODUCTS, "LayerNormalization"})
+    kept |= before_operators(graph.proto, TAMING if raw_input else PRODUCTS | TAMING)
     kept |= _output_layers(graph.makers, [value.name for value in graph.proto.output])
     limit = LARGEST[low] / HEADROOM
     kept |= {node.name for node in nodes if any(_size(graph, largest, name) > limit for name in _tensors(node))}
@@ -140,12 +143,13 @@ def _is_sum(graph: _Graph, node: onnx.NodeProto) -> bool:
     return node.op_type == "Add" and not any(name in graph.constants for name in node.input)
 
 
-def _before_layers(graph: _Graph, ends: set[str]) -> set[str]:
-    """Nodes that see an input of the graph before it went through one of the operators `ends`. Tables stay tables: see `_LIGHT`."""
-    reached = {value.name for value in graph.proto.input}
+def before_operators(graph: onnx.GraphProto, ends: Container[str]) -> set[str]:
+    """Names of the nodes that see an input of a graph before it went through one of the operators `ends`, without look-ups in tables."""
+    constants = {tensor.name for tensor in graph.initializer}
+    reached = {value.name for value in graph.input}
     names = set()
-    for node in graph.proto.node:
-        looks_up = node.op_type == "Gather" and node.input[0] in graph.constants
+    for node in graph.node:
+        looks_up = node.op_type == "Gather" and node.input[0] in constants
         if node.op_type not in ends and not looks_up and reached.intersection(node.input):
             reached.update(node.output)
             names.add(node.name)

@@ -7,7 +7,7 @@ output: it is small, and its error meets nothing that would even it out.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from fv2es_builders.mixed import PRODUCTS, output_layers
+from fv2es_builders.mixed import PRODUCTS, TAMING, before_operators, output_layers
 from fv2es_builders.observe import check_values, tensor_values
 from fv2es_builders.parity import Arrays
 from fv2es_pipelines.specification import Profile
@@ -33,6 +33,9 @@ WORTH: Final = 0.7
 
 ROWS: Final = 512
 """Rows of a product's input on which choices are measured."""
+
+_PASSED: Final = frozenset({"MaxPool", "Relu", "Reshape", "Transpose"})
+"""Operators that ONNX Runtime computes in whole numbers where rounding follows."""
 
 _LEAST: Final = 1e-3
 """Share of the largest channel's size that every channel counts as at least: one that was always zero may not be so tomorrow."""
@@ -69,24 +72,21 @@ def study_products(
     Args:
         model: FP32; it is left as it is.
         calibration: real inputs, checked.
-        raw_input: the graph's input is of no known range, as power without logarithm: products that read it are left alone.
+        raw_input: the graph's input is of no known range, as power without logarithm: products are left alone until a layer norm
+            has tamed it. What is loud would take the range from what is quiet.
         profile: whose numbers are meant: unsigned inputs with a zero point for ONNX Runtime, signed ones around zero for TensorRT.
-            Convolutions are left alone on a CPU, where INT8 made them no faster (docs/parity.md).
 
     Raises:
         CalibrationError: a tensor of the graph is not finite.
     """
     plain = _without_gemm(model)
     weights = {tensor.name: tensor for tensor in plain.graph.initializer}
-    operators = ("MatMul",) if profile == "cpu" else ("Conv", "MatMul")
-    raw = {value.name for value in plain.graph.input} if raw_input else set()
-    last = output_layers(plain)
+    alone = output_layers(plain) | (before_operators(plain.graph, TAMING) if raw_input else set())
     products = [
         node
         for node in plain.graph.node
-        if node.op_type in operators
-        and node.input[0] not in raw
-        and node.name not in last
+        if node.op_type in ("Conv", "MatMul")
+        and node.name not in alone
         and node.input[1] in weights
         and (node.op_type == "Conv" or len(weights[node.input[1]].dims) == 2)
     ]
@@ -122,6 +122,8 @@ def quantised(study: Study, *, limit: float, profile: Profile) -> tuple[onnx.Mod
     constants: dict[str, NDArray[Any]] = {}
     rounded: set[str] = set()
     taken = {name for name, choice in study.choices.items() if choice.error <= limit}
+    if profile == "cpu":
+        taken -= _to_floats(graph.graph, taken, study.choices)
     kept = tuple(node.name for node in graph.graph.node if node.op_type in PRODUCTS and node.name not in taken)
     for node in graph.graph.node:
         if node.name in taken:
@@ -141,6 +143,26 @@ def quantised(study: Study, *, limit: float, profile: Profile) -> tuple[onnx.Mod
     graph.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
     onnx.checker.check_model(graph, full_check=True)
     return graph, kept
+
+
+def _to_floats(graph: onnx.GraphProto, taken: Container[str], choices: Mapping[str, Choice]) -> set[str]:
+    """Names of convolutions whose result is not rounded, just as it is, for another of the products `taken`.
+
+    ONNX Runtime's convolutions in INT8 give whole numbers alone; any other it computes in FP32, from rounded inputs.
+    """
+    users: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in graph.node:
+        for name in node.input:
+            users[name].append(node)
+    rounding: set[str] = set()  # nodes that round their input as it is, or pass it on to none but such
+    floats: set[str] = set()
+    for node in reversed(graph.node):  # users come later in the order of a graph
+        followed = bool(users[node.output[0]]) and all(user.name in rounding for user in users[node.output[0]])
+        if node.op_type == "Conv" and not followed:
+            floats.add(node.name)
+        elif (node.name in taken and choices[node.name].scale is None) or (node.op_type in _PASSED and followed):
+            rounding.add(node.name)
+    return floats
 
 
 def _rounded_input(

@@ -1,7 +1,10 @@
 """Graphs in INT8: what is rounded, how, and that outliers are dealt with."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper
 
@@ -165,20 +168,82 @@ def test_products_without_a_plain_weight_stay(rng):
     assert quantised(study, limit=ANY_ERROR, profile="cpu")[1] == ("node 0", "node 2")
 
 
-def test_convolutions(rng):
-    """In INT8 for TensorRT alone."""
+@pytest.fixture
+def convolution(rng):
     graph = graph_of(
         "(float[N, 4, 6, 6] X) => (float[N, 8, 4, 4] Y) { Y = Conv(X, W) }",
         W=rng.normal(size=(8, 4, 3, 3)).astype("f4"),
     )
-    calibration = [{"X": rng.normal(size=(16, 4, 6, 6)).astype(np.float32)}]
-    for profile, kept in (("cpu", ("node 0",)), ("gpu", ())):
-        study = study_products(graph, calibration, profile, raw_input=False)
-        lower, found = quantised(study, limit=ANY_ERROR, profile=profile)
-        assert found == kept
-        assert relative_error(graph, lower, calibration[0]) < 0.03
+    return graph, [{"X": rng.normal(size=(16, 4, 6, 6)).astype(np.float32)}]
+
+
+@pytest.mark.parametrize(("profile", "kept"), [("cpu", ("node 0",)), ("gpu", ())])
+def test_convolution_to_floats(convolution, profile, kept):
+    """ONNX Runtime would compute it in FP32 all the same."""
+    graph, calibration = convolution
+    study = study_products(graph, calibration, profile, raw_input=False)
+    lower, found = quantised(study, limit=ANY_ERROR, profile=profile)
+    assert found == kept
+    assert relative_error(graph, lower, calibration[0]) < 0.03
+
+
+def test_raw_input(convolution):
+    graph, calibration = convolution
     raw = study_products(graph, calibration, "gpu", raw_input=True)
     assert quantised(raw, limit=ANY_ERROR, profile="gpu")[1] == ("node 0",)
+
+
+@pytest.mark.parametrize(("graph", "kept"), [
+    ("a = Conv(X, V) n = LayerNormalization(a, S) Y = Conv(n, W)", ("node 0",)),
+    ("a = Conv(X, V) b = Relu(a) Y = Conv(b, W)", ("node 0", "node 2")),
+], ids=["tamed", "never tamed"])  # fmt: skip
+def test_raw_until_layer_norm(rng, graph, kept):
+    """What is loud would take all steps from what is quiet: a sum over both shows no error."""
+    made = graph_of(
+        f"(float[N, 4, 6, 6] X) => (float[N, 8, 2, 2] Y) {{ {graph} }}",
+        V=rng.normal(size=(4, 4, 3, 3)).astype("f4"),
+        S=np.ones(4, "f4"),
+        W=rng.normal(size=(8, 4, 3, 3)).astype("f4"),
+    )
+    calibration = [{"X": rng.exponential(size=(16, 4, 6, 6)).astype(np.float32) ** 4}]
+    study = study_products(made, calibration, "gpu", raw_input=True)
+    assert quantised(study, limit=ANY_ERROR, profile="gpu")[1] == kept
+
+
+CHAINS = {
+    "rounded": ("b = Relu(a) c = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (b) d = Reshape(c, R) Y = MatMul(d, M)", True),
+    "seen as floats too": ("b = Relu(a) e = Exp(a) f = Add(b, e) c = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (f) d = Reshape(c, R) Y = MatMul(d, M)", False),
+    "no plain way": ("b = Sigmoid(a) c = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (b) d = Reshape(c, R) Y = MatMul(d, M)", False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("rest", "whole"), CHAINS.values(), ids=CHAINS)
+def test_convolutions_on_a_cpu(rng, tmp_path, monkeypatch, rest, whole):
+    """Whole numbers all the way to the next product, or not at all: ONNX Runtime's own optimised graph tells."""
+    monkeypatch.setattr(quantise, "WORTH", 0.0)  # channels that are scaled before the product are floats there
+    graph = graph_of(
+        f"(float[N, 4, 6, 6] X) => (float[N, 3] Y) {{ a = Conv(X, W) {rest} }}",
+        W=rng.normal(size=(8, 4, 3, 3)).astype("f4"),
+        R=np.array([-1, 32]),
+        M=rng.normal(size=(32, 3)).astype("f4"),
+    )
+    calibration = [{"X": rng.normal(size=(64, 4, 6, 6)).astype(np.float32)}]
+    study = study_products(graph, calibration, "cpu", raw_input=False)
+    lower, kept = quantised(study, limit=ANY_ERROR, profile="cpu")
+    assert kept == (() if whole else ("node 0",))
+    assert relative_error(graph, lower, calibration[0]) < 0.05
+    operators = optimised(lower, tmp_path)
+    assert ("QLinearConv" in operators) == whole
+    assert ("Conv" in operators or "FusedConv" in operators) != whole
+
+
+def optimised(graph: onnx.ModelProto, folder: Path) -> set[str]:
+    """Operators that ONNX Runtime makes of a graph on this CPU."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return {node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node}
 
 
 def test_infinite_inside(rng):
