@@ -35,7 +35,9 @@ SHARED_MEMORY_PREFIX = "fv2es-"
 WATCH_INTERVAL_S = 0.25
 MAX_RESTARTS_IN_A_ROW = 5
 """Restarts without `STABLE_AFTER_S` of quiet between them, after which the server is given up."""
-MAX_START_TRIES = 3
+START_SHARES = (1 / 6, 1 / 3, 1)
+"""Share of `start_timeout_s` that each try to start gets. A start that hangs is rare and never comes to an end; the last try waits for all
+that a slow machine may need."""
 STABLE_AFTER_S = 60.0
 DRAIN_S = 10
 
@@ -102,7 +104,7 @@ def default_repository() -> Path:
 
 
 class _CrashedAtStart(EmbeddedServerError):
-    """The server or a worker was ended by a signal before it was ready: worth another try, unlike a refused model."""
+    """The server or a worker was ended by a signal before it was ready, or hangs: worth another try, unlike a refused model."""
 
 
 class EmbeddedServer:
@@ -268,12 +270,12 @@ class EmbeddedServer:
             self._ready.set()
 
     def _launch_with_patience(self) -> None:
-        """Launch, again where the server or a worker crashes on the way: 2.51 rarely does, on busy machines."""
-        for tries_left in reversed(range(MAX_START_TRIES)):
+        """Launch, again where the server or a worker crashes on the way or hangs: 2.51 rarely does, on busy machines."""
+        for share in START_SHARES:
             try:
-                self._launch()
+                self._launch(share * self.start_timeout_s)
             except _CrashedAtStart as crash:
-                if not tries_left:
+                if share == START_SHARES[-1]:
                     raise
                 self.on_event(f"{crash}; starting the server again")
                 self._end()
@@ -281,7 +283,7 @@ class EmbeddedServer:
             else:
                 return
 
-    def _launch(self) -> None:
+    def _launch(self, timeout_s: float) -> None:
         """Start the process and prove by an inference that it works."""
         self._prefix = f"{SHARED_MEMORY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-"
         environment = os.environ | {
@@ -309,7 +311,7 @@ class EmbeddedServer:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        deadline_s = time.monotonic() + self.start_timeout_s
+        deadline_s = time.monotonic() + timeout_s
         for error in prove_ready(self.address, deadline_s=deadline_s):
             if self._stopping.is_set():
                 return
@@ -321,8 +323,8 @@ class EmbeddedServer:
                 if not _is_alive(pid):
                     raise _CrashedAtStart(f"the worker of model `{model}` died while it started: {self._log_tail()}")
             if time.monotonic() > deadline_s:
-                raise EmbeddedServerError(
-                    f"tritonserver was not ready within {self.start_timeout_s:g} s ({error}): {self._log_tail()}"
+                raise _CrashedAtStart(
+                    f"tritonserver was not ready within {timeout_s:g} s ({error}): {self._log_tail()}"
                 )
             self._stopping.wait(0.1)
         self._workers = _workers(self._process.pid)
