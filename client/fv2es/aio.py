@@ -247,3 +247,12 @@ class AsyncClient:
             if time.monotonic() > deadline_s:
                 raise error from cause
             await asyncio.sleep(0.2)
+        # The proof had a connection of its own. This client's may still be waiting to connect anew, and fails until then.
+        while time.monotonic() <= deadline_s:
+            try:
+                with self._typed_errors(CONNECT_TIMEOUT_S):
+                    await self._triton.is_server_live(client_timeout=CONNECT_TIMEOUT_S)
+            except ServerUnreachable:
+                await asyncio.sleep(0.2)
+            else:
+                return

@@ -248,6 +248,14 @@ class Client:
             if time.monotonic() > deadline_s:
                 raise error from cause
             time.sleep(0.2)
+        # The proof had a connection of its own. This client's may still be waiting to connect anew, and fails until then.
+        while time.monotonic() <= deadline_s:
+            try:
+                self._triton.is_server_live(client_timeout=CONNECT_TIMEOUT_S)
+            except triton.InferenceServerException:
+                time.sleep(0.2)
+            else:
+                return
 
 
 def analyze(
