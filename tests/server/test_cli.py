@@ -38,7 +38,7 @@ def test_timeline_in_a_pipe(server: EmbeddedServer, astronaut: Path, astronaut_s
 def test_files_of_several_sources(server: EmbeddedServer, astronaut: Path, tmp_path: Path):
     for name in ("out.json", "out.csv"):
         run = fv2es("analyze", astronaut, astronaut, "--server", server.address, "--output", tmp_path / name)
-        assert run.returncode == DONE, run.stderr
+        assert run.returncode == DONE, run.stdout + run.stderr
     one, two = json.loads((tmp_path / "out.json").read_text())
     assert one["utterances"] == two["utterances"]
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
