@@ -40,6 +40,9 @@ START_SHARES = (1 / 6, 1 / 3, 1)
 that a slow machine may need."""
 STABLE_AFTER_S = 60.0
 DRAIN_S = 10
+SHARED_MEMORY_BYTES = 8 << 20
+"""Shared memory of each worker at first, and by how much it grows. More than all but the largest clips, because on 2.51 a worker whose
+shared memory grows under load may find it damaged: wrong bytes, or a lock that can't be taken. Triton's own value is 1 MiB."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -297,6 +300,8 @@ class EmbeddedServer:
             f"--model-repository={self.repository}",
             f"--backend-directory={self.log_path.parent / 'backends'}",
             f"--backend-config=python,shm-region-prefix-name={self._prefix}",
+            f"--backend-config=python,shm-default-byte-size={SHARED_MEMORY_BYTES}",
+            f"--backend-config=python,shm-growth-byte-size={SHARED_MEMORY_BYTES}",
             "--disable-auto-complete-config",
             f"--exit-timeout-secs={DRAIN_S}",
         ]
@@ -338,6 +343,7 @@ class EmbeddedServer:
                 return f"tritonserver ended with status {process.returncode}"
             for pid, model in self._workers.items():
                 if not _is_alive(pid):
+                    log.warning("the worker of model `%s` ended: %s", model, self._log_tail())
                     return f"the worker of model `{model}` (process {pid}) died"
         return None
 
@@ -412,7 +418,7 @@ def _is_alive(pid: int) -> bool:
     """False once the process has ended, reaped or not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return state not in "ZX"
 
