@@ -28,7 +28,8 @@ imports:
 	@$(BIN)/lint-imports
 
 unit:
-	@$(BIN)/pytest -n 2 --dist loadgroup
+	@$(BIN)/pytest -n 2 --dist loadgroup -m "not paper and not server"
+	@$(BIN)/pytest -m server
 
 test-paper: setup-dev ## plans of the paper's size (a minute, 4 GB); no GPU needed
 	@$(BIN)/pytest -m paper tests/builders

@@ -44,7 +44,7 @@ def shared_media() -> Path:
 
 @pytest.fixture(scope="session")
 def server(repository: Path) -> Iterator[EmbeddedServer]:
-    """A running embedded Triton; tests that use it carry the mark xdist_group("server"), so that there is one."""
+    """A running embedded Triton; tests that use it carry the mark `server`."""
     with EmbeddedServer(repository) as running:
         yield running
 

@@ -14,7 +14,7 @@ from fv2es_builders.parity import PRECISION_TOLERANCES
 from fv2es_builders.reference import Reference
 from served import assert_agrees
 
-pytestmark = pytest.mark.xdist_group("server")
+pytestmark = pytest.mark.server
 
 
 @pytest.mark.parametrize(("precision", "atol"), [("fp32", 1e-3), ("fp16", 2.5e-3), ("int8", 1e-2)])

@@ -15,7 +15,7 @@ from fv2es.errors import (
     UnsupportedMedia,
 )
 
-pytestmark = pytest.mark.xdist_group("server")
+pytestmark = pytest.mark.server
 
 
 @pytest.fixture

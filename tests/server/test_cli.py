@@ -14,7 +14,7 @@ from fv2es.cli import BAD_USAGE, DONE, FAILED, main
 from fv2es.console import UNTRAINED
 from fv2es.embedded import SHARED_MEMORY
 
-pytestmark = pytest.mark.xdist_group("server")
+pytestmark = pytest.mark.server
 
 
 def fv2es(*arguments: object, **options) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ from fv2es import AsyncClient, Client, ClipRule, EmbeddedServer, Result, Utteran
 from fv2es.embedded import SHARED_MEMORY, _is_alive, _workers
 from fv2es.errors import EmbeddedServerError, ModelUnavailable, ServerUnreachable, UsageError
 
-pytestmark = pytest.mark.xdist_group("server")
+pytestmark = pytest.mark.server
 
 
 def until(condition: Callable[[], bool], timeout_s: float) -> bool:

@@ -13,7 +13,7 @@ from fv2es import AsyncClient, Client, ClientRule, ClipRule, EmbeddedServer, Los
 from fv2es.errors import ClipRejected
 from fv2es.wire import decode_response, encode_request
 
-pytestmark = pytest.mark.xdist_group("server")
+pytestmark = pytest.mark.server
 
 LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 

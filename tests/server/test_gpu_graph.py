@@ -20,7 +20,7 @@ PROBABILITY_ATOL = 5e-3
 """From docs/parity.md, `pictures by DALI and by FFmpeg`: a box may be found one or two pixels aside."""
 LEAST_IOU = 0.9
 
-pytestmark = pytest.mark.xdist_group("server")
+pytestmark = pytest.mark.server
 
 
 @pytest.fixture(scope="module")

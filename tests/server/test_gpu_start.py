@@ -7,9 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from fv2es.embedded import find_installation
 
 REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
+
+pytestmark = pytest.mark.server
 
 
 def test_no_start_without_plans(tmp_path):

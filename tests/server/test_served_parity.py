@@ -8,7 +8,7 @@ from fv2es import EmbeddedServer
 from fv2es_builders.reference import Reference, load_reference
 from served import assert_agrees
 
-pytestmark = pytest.mark.xdist_group("server")
+pytestmark = pytest.mark.server
 
 PROBABILITY_ATOL = 1e-3
 """Allowed by the contract; float32 in another order of operations makes about 1e-6."""
