@@ -58,8 +58,7 @@ class V2EM(nn.Module):
     @property
     def acoustic(self) -> AcousticBranch:
         """Pieces of sound to features."""
-        size = acoustic_size(self.preset, AcousticSize)
-        return AcousticBranch(self.A, self.a_flatten, sound_input=size.sound_input)
+        return AcousticBranch(self.A, self.a_flatten)
 
     @property
     def text(self) -> TextBranch:
