@@ -41,8 +41,8 @@ that a slow machine may need."""
 STABLE_AFTER_S = 60.0
 DRAIN_S = 10
 SHARED_MEMORY_BYTES = 8 << 20
-"""Shared memory of each worker at first, and by how much it grows. More than all but the largest clips, because on 2.51 a worker whose
-shared memory grows under load may find it damaged: wrong bytes, or a lock that can't be taken. Triton's own value is 1 MiB."""
+"""Shared memory of each worker at first, and by how much it grows. More than all but the largest clips take, so that it seldom grows:
+reports tie crashes of the Python backend to growth. Triton's own value is 1 MiB."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
