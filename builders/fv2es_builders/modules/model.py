@@ -58,7 +58,8 @@ class V2EM(nn.Module):
     @property
     def acoustic(self) -> AcousticBranch:
         """Pieces of sound to features."""
-        return AcousticBranch(self.A, self.a_flatten)
+        size = acoustic_size(self.preset, AcousticSize)
+        return AcousticBranch(self.A, self.a_flatten, sound_input=size.sound_input)
 
     @property
     def text(self) -> TextBranch:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fv2es_builders.modules.acoustic import Nest, acoustic_head
+from fv2es_builders.modules.acoustic import Nest, acoustic_head, log_power
 from fv2es_builders.modules.model import acoustic_size
 from fv2es_builders.modules.temporal import TemporalEncoder
 from fv2es_builders.presets import AcousticSize, Preset
@@ -20,22 +20,8 @@ from fv2es_builders.training.sound_augment import SoundAugment, SoundAugmentSett
 from fv2es_builders.training.spectrum import mel_pieces
 from fv2es_builders.training.speech import Speech
 
-LOG_FLOOR: Final = 1e-4
-"""Added to the power before the logarithm: 60 dB below the loudest bands of speech at full level."""
-LOG_SCALE: Final = 0.5
-"""Factor after the piece's own mean is subtracted: brings the logarithm (base 10) to about -2..2."""
-
 UNKNOWN_LOGIT: Final = -1e4
 """Of a label that the data set does not have, in the softmax over labels in training."""
-
-
-def log_power(pieces: Tensor) -> Tensor:
-    """Power of the mel spectrum as the trunk takes it: [P, 4, 32, 32] -> the same shape, about -2..2.
-
-    The mean over each piece goes, and with it most of how loud the recording is.
-    """
-    logarithm = torch.log10(pieces + LOG_FLOOR)
-    return (logarithm - logarithm.mean(dim=(1, 2, 3), keepdim=True)) * LOG_SCALE
 
 
 class SoundNet(nn.Module):
@@ -44,11 +30,11 @@ class SoundNet(nn.Module):
     `probe` reads the mean of the features by a linear layer, in training alone: a short way for gradients to the trunk.
     """
 
-    def __init__(self, preset: Preset, dropout: float, *, logarithm: bool) -> None:
+    def __init__(self, preset: Preset, dropout: float) -> None:
         super().__init__()
         dim, num_labels = preset.temporal.dim, len(preset.labels)
-        self.logarithm = logarithm
         size = acoustic_size(preset, AcousticSize)
+        self.sound_input = size.sound_input
         self.A = nn.Sequential(Nest(size))
         self.a_flatten = acoustic_head(size, dim)
         self.a_transformer = TemporalEncoder(preset.temporal)
@@ -59,7 +45,7 @@ class SoundNet(nn.Module):
     def features(self, pieces: Tensor) -> Tensor:
         """Power [P, 4, 32, 32] -> [P, dim]."""
         first, relu, last = self.a_flatten
-        maps = self.A(log_power(pieces) if self.logarithm else pieces)  # [P, last dim, 8, 8]
+        maps = self.A(log_power(pieces) if self.sound_input == "log_power" else pieces)  # [P, last dim, 8, 8]
         out: Tensor = last(self.dropout(relu(first(self.dropout(maps.flatten(1))))))
         return out
 
@@ -84,8 +70,6 @@ class SoundNet(nn.Module):
 class AcousticSettings:
     """How sound is learnt."""
 
-    logarithm: bool = True
-    """Whether the trunk sees the logarithm of the power."""
     dropout: float = 0.2
     smoothing: float = 0.05
     """Share of each target that is spread over all labels the set has."""
@@ -113,7 +97,7 @@ class AcousticTask:
         self._train, self._validation, self._num_labels = train, validation, len(preset.labels)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            self._module = SoundNet(preset, self._settings.dropout, logarithm=self._settings.logarithm)
+            self._module = SoundNet(preset, self._settings.dropout)
         self._variants = [coded_variants(wave) for wave in train.waves]
         counts = torch.bincount(train.labels, minlength=self._num_labels).float()
         self._known = counts > 0  # [C]

@@ -4,8 +4,9 @@ import torch
 
 from builders.training.conftest import tone, write_wave
 from fv2es_builders.errors import TrainingDataError
+from fv2es_builders.modules.acoustic import log_power
 from fv2es_builders.presets import PRESETS
-from fv2es_builders.training.acoustic import log_power, sequences_of
+from fv2es_builders.training.acoustic import sequences_of
 from fv2es_builders.training.codecs import CODECS, coded_variants
 from fv2es_builders.training.sound_augment import SoundAugment
 from fv2es_builders.training.spectrum import mel_pieces
