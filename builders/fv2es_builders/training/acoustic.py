@@ -13,6 +13,7 @@ from fv2es_builders.modules.acoustic import Nest, acoustic_head, log_power
 from fv2es_builders.modules.model import acoustic_size
 from fv2es_builders.modules.temporal import TemporalEncoder
 from fv2es_builders.presets import AcousticSize, Preset
+from fv2es_builders.training.backgrounds import Backgrounds
 from fv2es_builders.training.codecs import coded_variants
 from fv2es_builders.training.recipe import Recipe
 from fv2es_builders.training.scores import Matrix, accuracy, unweighted_recall
@@ -70,13 +71,15 @@ class SoundNet(nn.Module):
 class AcousticSettings:
     """How sound is learnt."""
 
-    dropout: float = 0.2
+    dropout: float = 0.3
     smoothing: float = 0.05
     """Share of each target that is spread over all labels the set has."""
     weight_power: float = 0.5
     """A label's weight is its number of sentences to the power of minus this."""
     probe_share: float = 0.5
     """Share of the probe in the loss."""
+    backgrounds: int = 3
+    """Sounds without a voice that each step adds; their target is every label as likely as it is in training."""
     repeats: int = 1
     """How often an epoch passes over the set, each time augmented anew."""
     augment: SoundAugmentSettings = field(default_factory=SoundAugmentSettings)
@@ -103,6 +106,7 @@ class AcousticTask:
         self._known = counts > 0  # [C]
         weights = torch.where(self._known, counts.clamp(min=1) ** -self._settings.weight_power, 0.0)
         self._weights = weights * counts.sum() / (weights * counts).sum()
+        self._rates = self._weights * counts / counts.sum()  # [C]
 
     @property
     def module(self) -> SoundNet:
@@ -122,29 +126,43 @@ class AcousticTask:
     def losses(self, epoch: int) -> Iterator[Callable[[], Tensor]]:
         """See `loop.Task`."""
         generator = torch.Generator().manual_seed(self._recipe.seed * 1_000_003 + epoch)
-        augment = SoundAugment(generator, self._settings.augment)
+        augment, background = SoundAugment(generator, self._settings.augment), Backgrounds(generator)
         order = torch.cat(
             [torch.randperm(len(self._train), generator=generator) for _ in range(self._settings.repeats)]
         ).tolist()
         for start in range(0, self.num_batches * self._recipe.batch, self._recipe.batch):
             rows = order[start : start + self._recipe.batch]
-            batch = sequences_of([augment(self._variants[row]) for row in rows])
-            labels = self._train.labels[rows]
-            yield lambda batch=batch, labels=labels: self._loss(batch, labels)  # type: ignore[misc]
+            voiceless = [augment([background()]) for _ in range(self._settings.backgrounds)]
+            batch = sequences_of([*(augment(self._variants[row]) for row in rows), *voiceless])
+            targets, weights = self._targets(self._train.labels[rows])
+            yield lambda batch=batch, targets=targets, weights=weights: self._loss(batch, targets, weights)  # type: ignore[misc]
 
-    def _loss(self, batch: tuple[Tensor, Tensor, Tensor], labels: Tensor) -> Tensor:
+    def _targets(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Of sentences with these labels, and of the sounds without a voice after them: targets [U, C], weights [U]."""
+        known = self._known.float()
+        own = functional.one_hot(labels, self._num_labels).float()
+        own = torch.lerp(own, (known / known.sum()).expand_as(own), self._settings.smoothing)
+        num = self._settings.backgrounds
+        return torch.cat([own, self._rates.expand(num, -1)]), torch.cat([self._weights[labels], torch.ones(num)])
+
+    def _loss(self, batch: tuple[Tensor, Tensor, Tensor], targets: Tensor, weights: Tensor) -> Tensor:
         sequence_logits, probe_logits = self._module(*batch)
         share = self._settings.probe_share
-        return (1 - share) * self._cross_entropy(sequence_logits, labels) + share * self._cross_entropy(
-            probe_logits, labels
+        return (1 - share) * self._cross_entropy(sequence_logits, targets, weights) + share * self._cross_entropy(
+            probe_logits, targets, weights
         )
 
-    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        known = self._known.float()
-        targets = functional.one_hot(labels, self._num_labels).float()
-        targets = torch.lerp(targets, (known / known.sum()).expand_as(targets), self._settings.smoothing)
-        chances = functional.log_softmax(logits.float().masked_fill(~self._known, UNKNOWN_LOGIT), dim=1)
-        return (-(targets * chances * known).sum(dim=1) * self._weights[labels]).mean()
+    def _cross_entropy(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """Over one choice among the labels, and over each label by itself, half and half: scalar.
+
+        The first teaches faster. The second also says how high a logit is, which the first leaves open, so that a sound that says
+        nothing gets the same logits whatever it is.
+        """
+        known, logits = self._known.float(), logits.float()
+        chances = functional.log_softmax(logits.masked_fill(~self._known, UNKNOWN_LOGIT), dim=1)
+        choice = -(targets * chances * known).sum(dim=1)  # [U]
+        each = functional.binary_cross_entropy_with_logits(logits, targets, weight=known, reduction="none").sum(dim=1)
+        return ((choice + each) / 2 * weights).mean()
 
     def _cross_entropies(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean over the labels that occur of the mean over their rows: scalar."""
@@ -152,7 +170,7 @@ class AcousticTask:
         return torch.stack([own[labels == label].mean() for label in labels.unique().tolist()]).mean()  # type: ignore[no-untyped-call]
 
     def scores(self, module: nn.Module) -> Mapping[str, float]:
-        """Mean log-likelihood over labels, which decides; unweighted recall of the sequence and of the probe; accuracy.
+        """Mean log-likelihood over labels, which decides unless the last epoch is kept; unweighted recall of the sequence and of the probe; accuracy.
 
         Recall moves in jumps: two speakers of EmoDB may have one sentence of a label.
         """

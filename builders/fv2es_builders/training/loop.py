@@ -20,7 +20,7 @@ from fv2es_builders.training.recipe import Recipe
 STATE_FILE: Final = "state.pt"
 """All that a stopped run needs to go on."""
 BEST_FILE: Final = "best.safetensors"
-"""Averaged weights of the epoch with the best score."""
+"""Averaged weights of the epoch that is kept: see `Recipe.keep`."""
 LOG_FILE: Final = "log.jsonl"
 """One line of JSON for each epoch."""
 
@@ -57,7 +57,7 @@ class FitResult:
     """The weights of the best epoch."""
     score: float
     epoch: int
-    """The best one, counted from 0."""
+    """The one that is kept, counted from 0."""
 
 
 def fit(task: Task, recipe: Recipe, folder: Path, log: Log) -> FitResult:
@@ -153,8 +153,8 @@ class _Run:
                 tensor.copy_(present[name])
 
     def judge(self, score: float) -> bool:
-        """Whether the epoch that has just ended is the best one."""
-        if score <= self.best:
+        """Whether the epoch that has just ended is the one to keep so far."""
+        if score <= self.best and self.recipe.keep == "best":
             return False
         self.best, self.best_epoch = score, self.epoch - 1
         return True

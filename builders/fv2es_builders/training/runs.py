@@ -65,9 +65,9 @@ ACOUSTIC_RECIPE: Final = Recipe(
     learning_rate=1e-3,
     optimizer="adamw",
     weight_decay=0.05,
-    average=0.99,
+    average=0.995,
     max_gradient=1.0,
-    patience=120,
+    keep="last",
     bfloat16=True,
 )
 
@@ -143,14 +143,14 @@ def run_text(request: RunRequest, log: Log) -> dict[str, Any]:
 
 
 def run_acoustic(request: RunRequest, log: Log) -> dict[str, Any]:
-    """Train the acoustic branch on EmoDB, without the speakers that are held out; these choose and calibrate.
+    """Train the acoustic branch on EmoDB, without the speakers that are held out; these judge and calibrate.
 
     With `branches`, the outputs of such runs, all their held-out speakers together calibrate, and are what is reported: so a run
-    without held-out speakers is calibrated and scored by runs that had them. It then keeps what fits its own sentences best.
+    without held-out speakers is calibrated and scored by runs that had them.
     """
     preset, recipe = request.preset, request.recipe(ACOUSTIC_RECIPE)
     train, choose = load_emodb(request.data / "emodb", preset.labels).parted(request.held_out)
-    log(f"{len(train)} sentences to train on, {len(choose)} of speakers {', '.join(request.held_out)} to choose by")
+    log(f"{len(train)} sentences to train on, {len(choose)} of speakers {', '.join(request.held_out)} held out")
     if not len(choose) and not request.branches:
         raise BuildUsageError(
             "no speaker is held out, so nothing calibrates; give --held-out, or --branch of such runs"

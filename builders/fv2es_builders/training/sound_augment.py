@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from fv2es_builders.training.random_choice import Chance
 from fv2es_builders.training.spectrum import mel_pieces
 from fv2es_pipelines import constants
 
@@ -16,11 +17,11 @@ from fv2es_pipelines import constants
 class SoundAugmentSettings:
     """Strengths. Shares lie in [0, 1]."""
 
-    plain: float = 0.25
+    plain: float = 0.15
     """Share left as recorded, but for its start and level."""
-    speed: float = 0.12
+    speed: float = 0.15
     """Greatest relative change of speed, pitch with it."""
-    warp: float = 0.1
+    warp: float = 0.15
     """Greatest relative change of all frequencies at the same speed."""
     gain_db: float = 6.0
     """Deviation of the level in dB."""
@@ -34,6 +35,8 @@ class SoundAugmentSettings:
     """Share heard through a microphone with a frequency response of its own, or a narrow line."""
     masked: float = 0.4
     """Share that loses a band of mels and a stretch of time."""
+    cut: float = 0.3
+    """Share of which only a part is heard, half of it or more."""
     start_s: float = 0.4
     """Longest piece cut off, or silence put, before the first sample: moves the borders between pieces."""
 
@@ -42,53 +45,52 @@ class SoundAugment:
     """Augments waves one by one. One generator decides everything."""
 
     def __init__(self, generator: Generator, settings: SoundAugmentSettings | None = None) -> None:
-        self._generator, self._settings = generator, settings or SoundAugmentSettings()
+        self._chance, self._settings = Chance(generator), settings or SoundAugmentSettings()
 
     def __call__(self, variants: Sequence[Tensor]) -> Tensor:
         """Pieces [p, 4, 32, 32] of one of the variants of a wave: the recording first, then as codecs leave it."""
         own = self._settings
-        if self._happens(own.plain):
+        if self._chance.happens(own.plain):
             return mel_pieces(self._level(self._moved(variants[0])))
-        wave = variants[int(torch.randint(len(variants), (1,), generator=self._generator))]
+        wave = variants[self._chance.below(len(variants))]
         wave = self._respeeded(self._moved(wave))
-        if self._happens(own.room):
+        if self._chance.happens(own.cut):
+            wave = self._cut(wave)
+        if self._chance.happens(own.room):
             wave = self._in_room(wave)
-        if self._happens(own.filtered):
+        if self._chance.happens(own.filtered):
             wave = self._filtered(wave)
-        if self._happens(own.noisy):
+        if self._chance.happens(own.noisy):
             wave = self._noisy(wave)
-        pieces = mel_pieces(self._level(wave).clamp(-1, 1), warp=1 + self._uniform(-own.warp, own.warp))
-        return self._masked(pieces) if self._happens(own.masked) else pieces
-
-    def _uniform(self, low: float, high: float) -> float:
-        return low + (high - low) * float(torch.rand(1, generator=self._generator))
-
-    def _normal(self, *shape: int) -> Tensor:
-        return torch.randn(*shape, generator=self._generator)
-
-    def _happens(self, share: float) -> bool:
-        return self._uniform(0, 1) < share
+        pieces = mel_pieces(self._level(wave).clamp(-1, 1), warp=1 + self._chance.uniform(-own.warp, own.warp))
+        return self._masked(pieces) if self._chance.happens(own.masked) else pieces
 
     def _moved(self, wave: Tensor) -> Tensor:
         """Some silence before the first sample, or some samples lost."""
-        num = int(self._uniform(-self._settings.start_s, self._settings.start_s) * constants.SAMPLE_RATE_HZ)
+        num = int(self._chance.uniform(-self._settings.start_s, self._settings.start_s) * constants.SAMPLE_RATE_HZ)
         if num >= 0:
             return functional.pad(wave, (num, 0))
         return wave[-num:] if len(wave) + num >= constants.SAMPLE_RATE_HZ else wave
 
+    def _cut(self, wave: Tensor) -> Tensor:
+        """A part of at least a second, or all of a shorter wave."""
+        num = max(int(self._chance.uniform(0.5, 1) * len(wave)), min(len(wave), constants.SAMPLE_RATE_HZ))
+        first = self._chance.below(len(wave) - num + 1)
+        return wave[first : first + num]
+
     def _level(self, wave: Tensor) -> Tensor:
-        return wave * float(10 ** (float(self._normal(1)) * self._settings.gain_db / 20))
+        return wave * float(10 ** (float(self._chance.normal(1)) * self._settings.gain_db / 20))
 
     def _respeeded(self, wave: Tensor) -> Tensor:
-        factor = 1 + self._uniform(-self._settings.speed, self._settings.speed)
+        factor = 1 + self._chance.uniform(-self._settings.speed, self._settings.speed)
         return functional.interpolate(wave[None, None], size=int(len(wave) / factor), mode="linear")[0, 0]
 
     def _in_room(self, wave: Tensor) -> Tensor:
         """Convolved with noise that decays by 60 dB in 0.15 s to 0.8 s."""
-        decay_s, rate = self._uniform(0.15, 0.8), constants.SAMPLE_RATE_HZ
+        decay_s, rate = self._chance.uniform(0.15, 0.8), constants.SAMPLE_RATE_HZ
         time_s = torch.arange(int(decay_s * rate)) / rate
-        echo = self._normal(len(time_s)) * torch.exp(-6.9 * time_s / decay_s)
-        echo = echo * self._uniform(0.1, 0.7) / echo.norm()
+        echo = self._chance.normal(len(time_s)) * torch.exp(-6.9 * time_s / decay_s)
+        echo = echo * self._chance.uniform(0.1, 0.7) / echo.norm()
         echo[0] += 1
         size = len(wave) + len(echo)
         wet = torch.fft.irfft(torch.fft.rfft(wave, size) * torch.fft.rfft(echo, size), size)
@@ -99,33 +101,36 @@ class SoundAugment:
         """A smooth response of some dB up and down; sometimes nothing above 3.4 kHz to 7 kHz or below 80 Hz to 300 Hz."""
         spectrum = torch.fft.rfft(wave)
         response_db = functional.interpolate(
-            self._normal(1, 1, 8) * 4, size=len(spectrum), mode="linear", align_corners=True
+            self._chance.normal(1, 1, 8) * 4, size=len(spectrum), mode="linear", align_corners=True
         )[0, 0]
         frequency_hz = torch.linspace(0, constants.SAMPLE_RATE_HZ / 2, len(spectrum))
-        if self._happens(0.4):
-            response_db = response_db - 60 * (frequency_hz > self._uniform(3400, 7000))
-        if self._happens(0.4):
-            response_db = response_db - 40 * (frequency_hz < self._uniform(80, 300))
+        if self._chance.happens(0.4):
+            response_db = response_db - 60 * (frequency_hz > self._chance.uniform(3400, 7000))
+        if self._chance.happens(0.4):
+            response_db = response_db - 40 * (frequency_hz < self._chance.uniform(80, 300))
         heard: Tensor = torch.fft.irfft(spectrum * torch.pow(10.0, response_db / 20), len(wave))
         return heard
 
     def _noisy(self, wave: Tensor) -> Tensor:
         """Noise between white and brown, at a ratio to the speech's mean power."""
-        spectrum = torch.fft.rfft(self._normal(len(wave)))
-        slope = self._uniform(0, 1)
+        spectrum = torch.fft.rfft(self._chance.normal(len(wave)))
+        slope = self._chance.uniform(0, 1)
         spectrum = spectrum / torch.arange(1, len(spectrum) + 1).float() ** slope
         noise = torch.fft.irfft(spectrum, len(wave))
-        ratio = 10 ** (-self._uniform(*self._settings.noise_db) / 20)
+        ratio = 10 ** (-self._chance.uniform(*self._settings.noise_db) / 20)
         heard: Tensor = wave + noise * (wave.norm() * ratio / noise.norm().clamp(min=1e-9))
         return heard
 
     def _masked(self, pieces: Tensor) -> Tensor:
         """A band of up to 20 mels becomes silent in all pieces, and up to 12 frames in one: [p, 4, 32, 32]."""
         mels = pieces.reshape(len(pieces), constants.NUM_MELS, constants.PIECE_FRAMES).clone()
-        band, first = int(self._uniform(0, 20)), int(self._uniform(0, constants.NUM_MELS - 20))
+        band, first = int(self._chance.uniform(0, 20)), int(self._chance.uniform(0, constants.NUM_MELS - 20))
         mels[:, first : first + band] = 0
-        piece, start = int(self._uniform(0, len(pieces))), int(self._uniform(0, constants.PIECE_FRAMES - 12))
-        mels[piece, :, start : start + int(self._uniform(0, 12))] = 0
+        piece, start = (
+            int(self._chance.uniform(0, len(pieces))),
+            int(self._chance.uniform(0, constants.PIECE_FRAMES - 12)),
+        )
+        mels[piece, :, start : start + int(self._chance.uniform(0, 12))] = 0
         return mels.reshape(pieces.shape)
 
 
