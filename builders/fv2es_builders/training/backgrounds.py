@@ -20,8 +20,8 @@ class Backgrounds:
         self._chance = Chance(generator)
 
     def __call__(self) -> Tensor:
-        """[n] float32 in [-1, 1], 16 kHz, 0.6 s to 6 s: one in six silent, the others noise, hum, or music."""
-        num = int(self._chance.uniform(0.6, 6.0) * constants.SAMPLE_RATE_HZ)
+        """[n] float32 in [-1, 1], 16 kHz, 0.6 s to 3 s: one in six silent, the others noise, hum, or music."""
+        num = int(self._chance.uniform(0.6, 3.0) * constants.SAMPLE_RATE_HZ)
         kind = self._chance.uniform(0, 6)
         if kind < 1:
             return torch.zeros(num)

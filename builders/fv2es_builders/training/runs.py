@@ -60,7 +60,7 @@ TEXT_RECIPE: Final = Recipe(
     bfloat16=True,
 )
 ACOUSTIC_RECIPE: Final = Recipe(
-    epochs=120,
+    epochs=80,
     batch=16,
     learning_rate=1e-3,
     optimizer="adamw",
