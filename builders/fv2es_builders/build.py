@@ -50,7 +50,8 @@ class BuildRequest:
     seed: int = 0
     """Of untrained weights, where no checkpoint is given; >= 0."""
     checkpoint: Path | None = None
-    """Trained weights, see `fv2es_builders.importing.model_from_checkpoint`."""
+    """Trained weights: a file, see `fv2es_builders.importing.model_from_checkpoint`, or a repository that was built before, see
+    `fv2es_builders.shipped`."""
     tokenizer: Path | None = None
     """See `fv2es_builders.assets.tokenizer_file`; None: the one that the preset's package carries."""
     profile: Profile = "cpu"
@@ -67,6 +68,26 @@ class BuildRequest:
         _ = self.target  # an unusable version is said before anything is done
         if self.checkpoint is not None and self.seed:
             raise BuildUsageError(f"seed {self.seed} is of untrained weights, but a checkpoint is given; leave one out")
+        if self.tokenizer is not None and self.from_repository:
+            raise BuildUsageError(f"{self.checkpoint} brings its own tokenizer; leave {self.tokenizer} out")
+
+    @property
+    def from_repository(self) -> bool:
+        """Whether the checkpoint is a repository."""
+        return self.checkpoint is not None and self.checkpoint.is_dir()
+
+    @property
+    def source(self) -> ModelSource:
+        """Weights and tokenizer.
+
+        Raises:
+            AssetError: the tokenizer is missing or can't be used.
+        """
+        if self.checkpoint is not None and self.checkpoint.is_dir():
+            tokenizer = self.checkpoint / TOKENIZER_PATH
+        else:
+            tokenizer = assets.tokenizer_file(self.preset.text, self.tokenizer)
+        return ModelSource(preset=self.preset, tokenizer=tokenizer, seed=self.seed, checkpoint=self.checkpoint)
 
     @property
     def target(self) -> RenderTarget:
@@ -117,12 +138,7 @@ def build(request: BuildRequest, report: Report = lambda _line: None) -> BuildRe
         ParityError: a file does not reproduce what it was made from; it stays in the cache for replay until the next build.
     """
     with no_space_said(request.output, request.cache):
-        source = ModelSource(
-            preset=request.preset,
-            tokenizer=assets.tokenizer_file(request.preset.text, request.tokenizer),
-            seed=request.seed,
-            checkpoint=request.checkpoint,
-        )
+        source = request.source
         with exclusive(request.output):
             return _build(request, source, report)
 

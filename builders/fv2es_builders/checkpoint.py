@@ -36,6 +36,8 @@ class Checkpoint:
     """By name, without the prefix of parallel training."""
     set_aside: Mapping[str, str]
     """Entries of the file that lie beside the state dict, with the reason why they are not read."""
+    metadata: Mapping[str, str]
+    """What a `.safetensors` file says besides; empty for others."""
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -56,24 +58,30 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise UnreadableCheckpoint(path, "no such file; name a .pt, .pth or .safetensors file")
     if path.stat().st_size == 0:
         raise UnreadableCheckpoint(path, "is empty; copy or download it again")
-    loaded = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
+    loaded, metadata = _safetensors(path) if path.suffix == ".safetensors" else (_pickled(path), {})
     state_dict, set_aside = _unwrapped(loaded, path)
     if all(name.startswith(_PARALLEL_PREFIX) for name in state_dict):
         state_dict = {name.removeprefix(_PARALLEL_PREFIX): value for name, value in state_dict.items()}
-    return Checkpoint(path=path, sha256=file_sha256(path), tensors=_checked(state_dict, path), set_aside=set_aside)
+    return Checkpoint(
+        path=path,
+        sha256=file_sha256(path),
+        tensors=_checked(state_dict, path),
+        set_aside=set_aside,
+        metadata=metadata,
+    )
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata."""
+    from safetensors import SafetensorError, safe_open
 
     try:
-        tensors: dict[str, Tensor] = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except SafetensorError as error:
         raise UnreadableCheckpoint(
             path, f"not a whole safetensors file ({error}); copy or download it again"
         ) from error
-    return tensors
 
 
 def _pickled(path: Path) -> Any:

@@ -16,6 +16,7 @@ from fv2es_builders.cache import default_cache_folder
 from fv2es_builders.errors import BuildError, BuildUsageError
 from fv2es_builders.precision import PRECISIONS, PROFILES
 from fv2es_builders.presets import PRESETS, Preset, preset_by_name
+from fv2es_builders.shipped import shipped_repository
 
 EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 1
@@ -30,10 +31,14 @@ def _parser() -> argparse.ArgumentParser:
     weights = parser.add_argument_group("which model")
     weights.add_argument("--preset", default="starter", help=f"one of {', '.join(PRESETS)} (default: %(default)s)")
     weights.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="trained weights of V2EM or MME2E: .pt, .pth or .safetensors"
+        "--checkpoint",
+        type=Path,
+        metavar="PATH",
+        help="trained weights of V2EM or MME2E: .pt, .pth or .safetensors; or a repository built before, on profile cpu in fp32 or "
+        "fp16 (default: the repository with trained weights that comes with the preset starter)",
     )
     weights.add_argument(
-        "--seed", type=int, default=0, help="of untrained weights, without --checkpoint (default: %(default)s)"
+        "--seed", type=int, metavar="N", help="untrained weights of this seed, for trying the machinery"
     )
     weights.add_argument(
         "--labels", metavar="A,B,...", help="what the checkpoint's outputs mean, in their order (default: the preset's)"
@@ -69,12 +74,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _request(options: argparse.Namespace) -> BuildRequest:
+    preset = _relabelled(preset_by_name(options.preset), options.labels)
+    checkpoint = options.checkpoint
+    if checkpoint is None and options.seed is None:
+        checkpoint = shipped_repository(preset)
     return BuildRequest(
-        preset=_relabelled(preset_by_name(options.preset), options.labels),
+        preset=preset,
         output=options.output,
         cache=options.cache or default_cache_folder(os.environ),
-        seed=options.seed,
-        checkpoint=options.checkpoint,
+        seed=options.seed or 0,
+        checkpoint=checkpoint,
         tokenizer=options.tokenizer,
         profile=options.profile,
         precision=options.precision,

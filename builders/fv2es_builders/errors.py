@@ -178,6 +178,22 @@ class LabelMismatch(CheckpointError):
         )
 
 
+class UnusableRepository(CheckpointError):
+    """A folder is given as a checkpoint, and is no repository that a build can start from."""
+
+
+class OtherLabels(CheckpointError):
+    """The checkpoint says which labels it was trained for, and they are not the preset's in their order."""
+
+    def __init__(self, path: Path, *, found: Sequence[str], labels: Sequence[str]) -> None:
+        self.found, self.labels = tuple(found), tuple(labels)
+        super().__init__(
+            path,
+            f"was trained for {', '.join(found)}, but the build is for {', '.join(labels)}; "
+            f"choose its preset, or give --labels {','.join(found)}",
+        )
+
+
 class UnknownSize(CheckpointError):
     """A size can't be read from the tensors' shapes, and no rule gives it."""
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fv2es_builders import assets
 from fv2es_builders.errors import BuildUsageError, UnknownSize
-from fv2es_builders.manifest import code_sha256, content_sha256, facts_sha256, preprocessing, versions
+from fv2es_builders.manifest import MANIFEST_PATH, code_sha256, content_sha256, facts_sha256, preprocessing, versions
 from fv2es_builders.parity import ATOL, Figures, accept, case_from_module, onnx_runner
 from fv2es_builders.presets import EMBEDDING_DIM, Preset
+from fv2es_builders.trained import BranchFacts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,6 +48,7 @@ class ModelSource:
     seed: int = 0
     """Of untrained weights, where no checkpoint is given; >= 0."""
     checkpoint: Path | None = None
+    """A file of weights, or the folder of a repository, see `fv2es_builders.shipped`."""
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -56,6 +58,9 @@ class ModelSource:
         """What the manifest says of the source, as far as it is known without reading the weights."""
         if self.checkpoint is None:
             return {"kind": "seed", "seed": self.seed}
+        if self.checkpoint.is_dir():
+            manifest = self.checkpoint / MANIFEST_PATH
+            return {"kind": "repository", "sha256": assets.file_sha256(manifest) if manifest.is_file() else None}
         return {"kind": "checkpoint", "file": self.checkpoint.name, "sha256": assets.file_sha256(self.checkpoint)}
 
     def key(self) -> str:
@@ -82,6 +87,8 @@ class GraphFacts:
     sha256: str
     """Content hash that names the model."""
     source: Mapping[str, Any]
+    branches: Mapping[str, Mapping[str, Any]]
+    """What training found out about each modality, see `fv2es_builders.trained.BranchFacts`; empty where nothing is known."""
     parity: Mapping[str, Mapping[str, Any]]
     """Measured differences by the graph's name."""
     seconds: Mapping[str, float]
@@ -90,6 +97,8 @@ class GraphFacts:
 
 def make_graphs(source: ModelSource, folder: Path, report: Report) -> GraphFacts:
     """Write the model's graphs and the face detector's, each admitted by parity with its modules, and the tokenizer.
+
+    Where the source is a repository its graphs are taken over as they are, and PyTorch is not needed.
 
     Args:
         source: weights and tokenizer.
@@ -100,6 +109,11 @@ def make_graphs(source: ModelSource, folder: Path, report: Report) -> GraphFacts
         AssetError, CheckpointError: weights or the tokenizer can't be used.
         ParityError: a file does not reproduce its modules; it stays in `folder`.
     """
+    if source.checkpoint is not None and source.checkpoint.is_dir():
+        from fv2es_builders.shipped import graphs_from_repository
+
+        report(f"taking the graphs of {source.checkpoint}")
+        return graphs_from_repository(source.checkpoint, source.preset, folder)
     report("loading PyTorch")
     from fv2es_builders.cases import parity_inputs
     from fv2es_builders.export import onnx_from_module, served_parts
@@ -130,6 +144,7 @@ def make_graphs(source: ModelSource, folder: Path, report: Report) -> GraphFacts
         preset=preset.as_json(),
         sha256=content_sha256(preset, weights=weights, tokenizer=source.tokenizer),
         source={**source.as_json(), **loaded.facts},
+        branches={name: dataclasses.asdict(own) for name, own in loaded.branches.items()},
         parity={name: dataclasses.asdict(figures) for name, figures in parity.items()},
         seconds=seconds,
     )
@@ -142,6 +157,7 @@ class _Loaded:
     model: "V2EM"
     detector: "Mapping[NetName, Sequence[NDArray[Any]]] | None" = None
     """The face detector's weights; None: those of the package mtcnn."""
+    branches: Mapping[str, BranchFacts] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What an import found out, for the manifest."""
 
@@ -174,7 +190,7 @@ def _load(source: ModelSource, report: Report) -> _Loaded:
         "detector": "package mtcnn" if imported.detector is None else "checkpoint",
         "licence": "the checkpoint's own; ask whoever published it",
     }
-    return _Loaded(model=imported.model, detector=imported.detector, facts=facts)
+    return _Loaded(model=imported.model, detector=imported.detector, branches=imported.branches, facts=facts)
 
 
 def _detector_files(loaded: _Loaded, folder: Path, *, seed: int) -> Iterator[tuple[str, Figures, float]]:

@@ -1,5 +1,6 @@
 """A checkpoint to the model that it holds: every key is used or named, every shape is checked, nothing stays random."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from fv2es_builders.errors import CheckpointMismatch
 from fv2es_builders.modules.model import V2EM, empty_model
 from fv2es_builders.modules.visual import fold_blocks
 from fv2es_builders.presets import Architecture, Preset
+from fv2es_builders.trained import BranchFacts, TrainedFacts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +30,7 @@ class ImportedModel:
     model: V2EM
     """In evaluation mode; of class `MME2E` where the architecture is `mme2e`."""
     preset: Preset
-    """The preset that was given, with the sizes that the checkpoint has."""
+    """The preset that was given, with the sizes that the checkpoint has, and its `pos_weight` where the file says that."""
     architecture: Architecture
     form: Form
     """Whether the visual blocks were folded in the file; they stay so."""
@@ -37,6 +39,8 @@ class ImportedModel:
     package mtcnn serve."""
     num_used: int
     """Keys of the file whose tensors are in `model` or `detector`."""
+    branches: Mapping[str, BranchFacts]
+    """What the file's training found out about each modality; empty where the file does not say."""
     ignored: Mapping[str, str]
     """Every other key or entry of the file, with the reason why it is of no use."""
     sha256: str
@@ -54,11 +58,14 @@ def model_from_checkpoint(path: Path, preset: Preset) -> ImportedModel:
 
     Raises:
         CheckpointError: the file can't be read or would run code; it is another model's; keys are missing or unknown; shapes
-            or the number of labels differ; values are not finite; blocks are mixed. Each has a class of its own.
+            or labels differ; values are not finite; blocks are mixed. Each has a class of its own.
     """
     checkpoint = read_checkpoint(path)
     shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items()}
     sized = sized_preset(preset, shapes, path)
+    trained = TrainedFacts.from_metadata(checkpoint.metadata, path=path, labels=preset.labels)
+    if trained.pos_weight is not None:
+        sized = dataclasses.replace(sized, pos_weight=trained.pos_weight)
     form = form_of(shapes, path)
     ignored = _ignored(checkpoint.tensors, sized)
     with torch.device("meta"):  # shapes without memory
@@ -80,6 +87,7 @@ def model_from_checkpoint(path: Path, preset: Preset) -> ImportedModel:
         form=form,
         detector=checkpoint_detector.detector_from_tensors(used) if has_detector else None,
         num_used=len(used),
+        branches=trained.branches,
         ignored={**checkpoint.set_aside, **ignored},
         sha256=checkpoint.sha256,
     )

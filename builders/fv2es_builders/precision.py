@@ -12,6 +12,7 @@ from fv2es_builders.mixed import PRODUCTS, mixed_precision
 from fv2es_builders.observe import check_calibration, largest_values
 from fv2es_builders.parity import Arrays
 from fv2es_builders.quantise import quantised, study_products
+from fv2es_builders.storage import halved
 from fv2es_pipelines.specification import Profile
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -50,8 +51,9 @@ def converter(
     """A function that gives an FP32 graph in another precision. Names and types of the graph's inputs and outputs stay as they are.
 
     What has to be measured on the calibration inputs is measured now, so that the function is quick. It takes the limit for INT8, see
-    `INT8_LIMITS`, and does not care about it in other precisions. `fusion` stays in FP32 in all of them: it has one hundredth of
-    the arithmetic and gives the answer itself.
+    `INT8_LIMITS`, and does not care about it in other precisions. `fusion` computes in FP32 in all of them: it has one hundredth of
+    the arithmetic and gives the answer itself. On a CPU, weights that are not in INT8 are stored in FP16 and computed with in FP32, see
+    `fv2es_builders.storage`; that is all that FP16 is there.
 
     Args:
         source: ONNX file in FP32.
@@ -75,11 +77,15 @@ def converter(
 
         def in_int8(limit: float) -> Converted:
             lower, kept = quantised(study, limit=limit, profile=profile)
+            if profile == "cpu":
+                lower = halved(lower)
             return Converted(model=_marked(lower, precision), products=len(products), kept=kept)
 
         return in_int8
     lower, kept = graph, () if precision == "fp32" else products
-    if precision in ("fp16", "bf16") and model != FULL:
+    if precision != "fp32" and profile == "cpu":
+        lower, kept = halved(graph), () if precision == "fp16" else products
+    elif precision in ("fp16", "bf16") and model != FULL:
         largest = largest_values(graph, calibration) if precision == "fp16" else {}
         lower, kept = mixed_precision(graph, precision, raw_input=model == "acoustic", largest=largest)
     converted = Converted(model=_marked(lower, precision), products=len(products), kept=kept)

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fv2es_builders.errors import TrainingError
+from fv2es_builders.trained import BranchFacts, TrainedFacts
 from fv2es_builders.training.calibrate import Calibration, calibrated
 from fv2es_builders.training.scores import (
     Matrix,
@@ -51,6 +52,24 @@ def judged_before(folder: Path) -> Judged:
         with np.load(folder / CHOOSE_FILE) as kept:
             return Judged(logits=kept["logits"], targets=kept["targets"])
     except (OSError, KeyError) as error:
+        raise TrainingError(f"{folder}: holds no finished run ({error}); give the output of one") from error
+
+
+def facts_before(folder: Path) -> BranchFacts:
+    """What an earlier run found out about its branch, from its output folder.
+
+    Raises:
+        TrainingError: the folder holds no finished run.
+    """
+    try:
+        calibration = json.loads((folder / CALIBRATION_FILE).read_text(encoding="utf-8"))
+        report = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
+        return BranchFacts(
+            known=tuple(calibration["known"]),
+            base_rates=tuple(round(1 / (1 + weight), 6) for weight in calibration["pos_weight"]),
+            thresholds=tuple(report["thresholds"]),
+        )
+    except (OSError, ValueError, KeyError) as error:
         raise TrainingError(f"{folder}: holds no finished run ({error}); give the output of one") from error
 
 
@@ -118,10 +137,10 @@ def finish(
     return result
 
 
-def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
-    """Write a safetensors file, whole or not at all."""
+def save_weights(path: Path, weights: dict[str, Tensor], facts: TrainedFacts | None = None) -> None:
+    """Write a safetensors file, whole or not at all, with what is known of the model."""
     part = path.with_suffix(".part")
-    save_file(weights, part)
+    save_file(weights, part, metadata=facts.metadata() if facts is not None else None)
     part.replace(path)
 
 

@@ -14,6 +14,7 @@ from fv2es_builders.errors import BuildUsageError
 from fv2es_builders.modules.fusion import MODALITIES
 from fv2es_builders.modules.model import seeded_model
 from fv2es_builders.presets import Preset
+from fv2es_builders.trained import BranchFacts, TrainedFacts
 from fv2es_builders.training.acoustic import AcousticTask, sound_logits
 from fv2es_builders.training.branches import load_branch, load_start
 from fv2es_builders.training.comments import Comments, comment_halves, load_comments
@@ -24,6 +25,7 @@ from fv2es_builders.training.finish import (
     CHOOSE_FILE,
     WEIGHTS_FILE,
     Judged,
+    facts_before,
     finish,
     joined,
     judged_before,
@@ -195,15 +197,21 @@ def run_fusion(request: RunRequest, log: Log) -> dict[str, Any]:
     preset = request.preset
     model = seeded_model(preset, request.seed)
     answers: dict[str, Answers] = {}
+    facts: dict[str, BranchFacts] = {}
     for folder in request.branches:
         part = load_branch(model, folder / WEIGHTS_FILE)
         with np.load(folder / CHOOSE_FILE) as own:
             answers[part] = Answers(evidence=own["evidence"], targets=own["targets"])
+        facts[part] = facts_before(folder)
     fusion = fused_from_pairs(answers, num_labels=len(preset.labels), settings=PairSettings(seed=request.seed))
     with torch.no_grad():
         model.weighted_fusion.weight.copy_(torch.tensor([fusion.weights]))
     request.output.mkdir(parents=True, exist_ok=True)
-    save_weights(request.output / WEIGHTS_FILE, {name: own.contiguous() for name, own in model.state_dict().items()})
+    save_weights(
+        request.output / WEIGHTS_FILE,
+        {name: own.contiguous() for name, own in model.state_dict().items()},
+        TrainedFacts(labels=preset.labels, pos_weight=fusion.pos_weight, branches=facts),
+    )
     written = {"pos_weight": fusion.pos_weight, "weights": dict(zip(MODALITIES, fusion.weights, strict=True))}
     (request.output / CALIBRATION_FILE).write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     log(f"weights {written['weights']}, pos_weight {fusion.pos_weight}")

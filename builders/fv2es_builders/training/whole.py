@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from fv2es_builders.assets import encoder_weights, load_tokenizer, tokenizer_file
 from fv2es_builders.errors import TrainingDataError
 from fv2es_builders.modules.model import V2EM, seeded_model
+from fv2es_builders.trained import TrainedFacts
 from fv2es_builders.training.branches import PARAMETERS, Part, load_branch
 from fv2es_builders.training.calibrate import calibrated
 from fv2es_builders.training.detected import built_detector
@@ -115,6 +116,7 @@ def finish_utterances(
     save_weights(
         folder / WEIGHTS_FILE,
         {name: own.contiguous().clone() for name, own in model.state_dict().items() if name.startswith(prefixes)},
+        TrainedFacts(labels=labels, pos_weight=tuple(pos_weight.tolist())) if part == "fusion" else None,
     )
     report = {"labels": list(labels), "thresholds": thresholds.round(2).tolist(), "scores": scores}
     (folder / REPORT_FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
