@@ -4,18 +4,17 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
-REPOSITORY := model_repository
-WEIGHTS := $(REPOSITORY)/manifest/1/manifest.json
 
-.PHONY: help demo test test-paper gpu-check lint types imports unit format setup setup-dev weights clean
+.PHONY: help demo test test-paper gpu-check lint types imports unit format setup setup-dev clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 20
 
-demo: setup weights ## set up, then analyse a film of 12 s on an embedded Triton
+demo: setup ## set up, then analyse a film of 12 s on an embedded Triton
+	@mkdir -p build
 	@$(BIN)/fv2es analyze tests/media/astronaut.mp4 --transcript tests/media/astronaut.srt --output build/demo.json
 
-test: setup-dev lint types imports weights unit ## set up, then all checks and tests
+test: setup-dev lint types imports unit ## set up, then all checks and tests
 
 lint:
 	@$(BIN)/ruff check
@@ -49,12 +48,8 @@ setup-dev: .venv/.dev-ready
 .venv/.%-ready: pyproject.toml deploy/setup-machine.sh
 	@PYTHON=$(PYTHON) bash deploy/setup-machine.sh .venv
 	@echo "installing Python packages into .venv (minutes at the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(if $(filter dev,$*),dev,build)]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(if $(filter dev,$*),dev,serve)]'
 	@touch $@
-
-weights: ## build the default weights into model_repository, if they are not there
-	@mkdir -p build
-	@$(BIN)/fv2es build --preset starter --seed 0 --output $(REPOSITORY)
 
 clean: ## remove what was built
 	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

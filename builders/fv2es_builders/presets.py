@@ -209,7 +209,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
                 heads=(2, 4, 8),
                 depths=(0, 1, 2),
                 hidden=128,
-                drop_path=0.2,
+                drop_path=0.1,
                 sound_input="log_power",
             ),
             text=MINILM_L6,

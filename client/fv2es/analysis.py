@@ -177,7 +177,7 @@ class Analysis:
                 f"[{clip.start_s:.2f}, {clip.end_s:.2f}) s: {answer.num_fallback_frames} pictures were decoded on the CPU: "
                 "the GPU's decoder can't"
             )
-        return self._take(_utterance_results(clip.utterances, answer, self.model.labels), clip.utterances[-1].index)
+        return self._take(_utterance_results(clip.utterances, answer, self.model), clip.utterances[-1].index)
 
     def add_failure(self, clip: Clip, error: Fv2esError) -> list[Item]:
         """Take in that a clip is lost; gives its utterances as lost ones."""
@@ -240,8 +240,9 @@ def _lost(utterance: Utterance, error: str, reason: str) -> LostUtterance:
 
 
 def _utterance_results(
-    utterances: tuple[Utterance, ...], answer: ClipAnswer, labels: tuple[str, ...]
+    utterances: tuple[Utterance, ...], answer: ClipAnswer, model: ModelInfo
 ) -> Iterator[UtteranceResult]:
+    labels = model.labels
     frames: list[list[Frame]] = [[] for _ in utterances]
     for time_s, row, box, score in zip(
         answer.frame_times_s, answer.frame_utterance, answer.frame_boxes_px, answer.frame_scores, strict=True
@@ -257,7 +258,11 @@ def _utterance_results(
         modalities = {
             name: Modality(
                 present=bool(answer.present[row, place]),
-                logits=dict(zip(labels, answer.modality_logits[row, place].tolist(), strict=True))
+                logits={
+                    label: logit
+                    for label, logit in zip(labels, answer.modality_logits[row, place].tolist(), strict=True)
+                    if label not in model.unknown.get(name, ())
+                }
                 if answer.present[row, place]
                 else None,
             )

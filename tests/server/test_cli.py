@@ -28,9 +28,9 @@ def test_timeline_in_a_pipe(server: EmbeddedServer, astronaut: Path, astronaut_s
     assert run.stderr == ""
     lines = run.stdout.splitlines()
     assert lines[0].startswith(f"{astronaut}  0:12.0")
-    assert UNTRAINED in lines[1]
-    assert lines[2].startswith("  0:00.30-0:04.60  ")
-    assert lines[2].endswith("[text visual acoustic; faces 9/9]  I am so happy that this flight went well.")
+    assert UNTRAINED not in run.stdout
+    assert lines[1].startswith("  0:00.30-0:04.60  happiness ")
+    assert lines[1].endswith("[text visual acoustic; faces 9/9]  I am so happy that this flight went well.")
     assert "\x1b" not in run.stdout
     assert any(line.startswith("  overall: ") for line in lines)
 

@@ -44,7 +44,11 @@ def test_film_with_transcript(client: Client, astronaut: Path, astronaut_srt: Pa
     assert second.modalities["visual"].logits is None
     assert third.num_faces == len(third.frames) == 7
     assert not result.lost
-    assert result.model.trained is False
+    assert result.model.trained
+    assert result.model.unknown == {"acoustic": ("surprise",), "text": (), "visual": ()}
+    assert "surprise" not in first.modalities["acoustic"].logits
+    assert tuple(first.modalities["visual"].logits) == LABELS
+    assert (first.top_label, second.top_label) == ("happiness", "anger")
     assert result.model.labels == LABELS
     assert result.overall == pytest.approx(
         {label: np.mean([each.probabilities[label] for each in result.utterances]) for label in LABELS}

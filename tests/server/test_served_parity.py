@@ -1,10 +1,19 @@
-"""Through Triton and in one process: the torch modules on the same frames, sound and words say the same."""
+"""Through Triton and in one process: the torch modules on the same frames, sound and words say the same.
 
+On untrained weights of a seed, which both can be made of; those that are committed have no modules.
+"""
+
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fv2es import EmbeddedServer
+from fv2es import Client, EmbeddedServer
+from fv2es.console import UNTRAINED, plain_lines
+from fv2es_builders.build import BuildRequest, build
+from fv2es_builders.cache import default_cache_folder
+from fv2es_builders.presets import preset_by_name
 from fv2es_builders.reference import Reference, load_reference
 from served import assert_agrees
 
@@ -15,8 +24,21 @@ PROBABILITY_ATOL = 1e-3
 
 
 @pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    output = tmp_path_factory.mktemp("untrained")
+    build(BuildRequest(preset=preset_by_name("starter"), output=output, cache=default_cache_folder(os.environ), seed=0))
+    with EmbeddedServer(output) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
 def reference() -> Reference:
     return load_reference("starter", seed=0)
+
+
+def test_random_numbers_are_called_so(astronaut: Path, server: EmbeddedServer):
+    with Client(server.address) as client:
+        assert UNTRAINED in list(plain_lines(client.analyze(astronaut)))[1]
 
 
 def test_film_with_words(astronaut: Path, astronaut_srt: Path, server: EmbeddedServer, reference: Reference):

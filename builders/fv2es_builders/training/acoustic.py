@@ -71,14 +71,14 @@ class SoundNet(nn.Module):
 class AcousticSettings:
     """How sound is learnt."""
 
-    dropout: float = 0.3
+    dropout: float = 0.2
     smoothing: float = 0.05
     """Share of each target that is spread over all labels the set has."""
     weight_power: float = 0.5
     """A label's weight is its number of sentences to the power of minus this."""
     probe_share: float = 0.5
     """Share of the probe in the loss."""
-    backgrounds: int = 3
+    backgrounds: int = 2
     """Sounds without a voice that each step adds; their target is every label as likely as it is in training."""
     repeats: int = 1
     """How often an epoch passes over the set, each time augmented anew."""

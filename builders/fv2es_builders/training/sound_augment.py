@@ -17,11 +17,11 @@ from fv2es_pipelines import constants
 class SoundAugmentSettings:
     """Strengths. Shares lie in [0, 1]."""
 
-    plain: float = 0.15
+    plain: float = 0.25
     """Share left as recorded, but for its start and level."""
-    speed: float = 0.15
+    speed: float = 0.12
     """Greatest relative change of speed, pitch with it."""
-    warp: float = 0.15
+    warp: float = 0.1
     """Greatest relative change of all frequencies at the same speed."""
     gain_db: float = 6.0
     """Deviation of the level in dB."""
@@ -35,7 +35,7 @@ class SoundAugmentSettings:
     """Share heard through a microphone with a frequency response of its own, or a narrow line."""
     masked: float = 0.4
     """Share that loses a band of mels and a stretch of time."""
-    cut: float = 0.3
+    cut: float = 0.2
     """Share of which only a part is heard, half of it or more."""
     start_s: float = 0.4
     """Longest piece cut off, or silence put, before the first sample: moves the borders between pieces."""
