@@ -193,7 +193,7 @@ def test_graphs_equal_the_reference(runners, reference, golden):
 
 def test_second_run_does_nothing(starter_repository, cache, capsys):
     before = {name: (starter_repository / name).stat().st_mtime_ns for name in files_of(starter_repository)}
-    assert cli.main(["--output", str(starter_repository), "--cache", str(cache)]) == 0
+    assert cli.main(["--seed", "0", "--output", str(starter_repository), "--cache", str(cache)]) == 0
     assert {name: (starter_repository / name).stat().st_mtime_ns for name in before} == before
     out = capsys.readouterr().out
     assert "up to date" in out
@@ -206,7 +206,7 @@ def test_second_build_needs_no_torch(starter_repository, cache, tmp_path, same_o
     output = starter_repository if same_output else tmp_path
     code = (
         "import sys; from fv2es_builders.cli import main;"
-        f"status = main(['--output', {str(output)!r}, '--cache', {str(cache)!r}]);"
+        f"status = main(['--seed', '0', '--output', {str(output)!r}, '--cache', {str(cache)!r}]);"
         "sys.exit(status if 'torch' not in sys.modules else 9)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
