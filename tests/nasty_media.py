@@ -27,6 +27,28 @@ LENIENT = {"vorbis": {"strict": "-2"}, "opus": {"strict": "-2"}, "aac": {"aac_pn
 """aac_pns=0: noise substitution would decode to other noise after a cut."""
 
 
+def with_exact_sound(path: Path, source: Path) -> Path:
+    """The pictures of another file as they are, its sound in FLAC: cut anywhere, it decodes to the same samples. `path` ends in .mkv."""
+    with av.open(str(source)) as read, av.open(str(path), "w") as written:
+        pictures, sound = read.streams.video[0], read.streams.audio[0]
+        copied = written.add_stream_from_template(pictures)
+        encoded = written.add_stream("flac", rate=sound.rate, layout=sound.layout.name)
+        resampler = av.AudioResampler(format="s16", layout=sound.layout.name, rate=sound.rate, frame_size=1152)
+        for packet in read.demux(pictures, sound):
+            if packet.stream is pictures:
+                if packet.dts is not None:
+                    packet.stream = copied
+                    written.mux(packet)
+                continue
+            for frame in packet.decode():
+                for part in resampler.resample(frame):
+                    written.mux(encoded.encode(part))
+        for part in resampler.resample(None):
+            written.mux(encoded.encode(part))
+        written.mux(encoded.encode(None))
+    return path
+
+
 def picture(index: int, width: int, height: int) -> NDArray[np.uint8]:
     """A picture that differs from its neighbours: a grey wedge, a moving bar and the index as blocks. [height, width, 3] RGB."""
     wedge = np.linspace(0, 200, width)[None, :] + np.zeros((height, 1))  # [height, width]

@@ -50,12 +50,12 @@ class FaceNet(nn.Module):
 class VisualSettings:
     """How faces are learnt. All in [0, 1) but the power."""
 
-    dropout: float = 0.2
+    dropout: float = 0.1
     smoothing: float = 0.05
     """Share of each target that is spread over all labels: FER2013's labels are right for about seven faces in ten."""
-    mixed: float = 0.1
+    mixed: float = 0.05
     """Share of batches in which pairs of faces are laid over one another, targets likewise (mixup)."""
-    weight_power: float = 0.2
+    weight_power: float = 0.1
     """A label's weight is its number of faces to the power of minus this: 0 all alike, 1 every label counts the same."""
     augment: FaceAugmentSettings = field(default_factory=FaceAugmentSettings)
 
