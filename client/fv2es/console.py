@@ -55,7 +55,8 @@ def plain_lines(result: Result) -> Iterator[str]:
         emotions = "  ".join(f"{label} {value:.2f}" for label, value in _best(dict(each.probabilities)))
         faces = f"faces {each.num_faces}/{len(each.frames)}"
         words = f"  {each.text}" if each.text else ""
-        yield f"  {clock(each.start_s)}-{clock(each.end_s)}  {emotions}  [{_present(each)}; {faces}]{words}"
+        unclear = "" if each.is_clear else "unclear: "
+        yield f"  {clock(each.start_s)}-{clock(each.end_s)}  {unclear}{emotions}  [{_present(each)}; {faces}]{words}"
     for lost in result.lost:
         yield f"  {clock(lost.start_s)}-{clock(lost.end_s)}  LOST: {lost.error}: {lost.reason}"
     if result.overall:
@@ -81,7 +82,7 @@ def _show_table(result: Result, console: Console) -> None:
     for each in result.utterances:
         table.add_row(
             f"{clock(each.start_s)}-{clock(each.end_s)}",
-            _bars(_best(dict(each.probabilities))),
+            _bars(_best(dict(each.probabilities)), clear=each.is_clear),
             _present(each),
             f"{each.num_faces}/{len(each.frames)}",
             Text(each.text),
@@ -100,11 +101,12 @@ def _show_table(result: Result, console: Console) -> None:
         console.print(Text(f" {warning} ", style="bold white on red"))
 
 
-def _bars(best: list[tuple[str, float]]) -> Text:
-    text = Text()
+def _bars(best: list[tuple[str, float]], *, clear: bool = True) -> Text:
+    text = Text("" if clear else "unclear: ", style="italic")
     for place, (label, value) in enumerate(best):
-        text.append(f"{label} {value:.2f} ", style="bold" if place == 0 else "")
-        text.append("▇" * round(value * 6) + " ", style="green" if place == 0 else "blue")
+        leads = clear and place == 0
+        text.append(f"{label} {value:.2f} ", style="bold" if leads else "")
+        text.append("▇" * round(value * 6) + " ", style="green" if leads else "blue")
     return text
 
 
