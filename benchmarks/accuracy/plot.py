@@ -15,6 +15,8 @@ ENDINGS: Final = (".png", ".svg")
 """Of file names; they say the format."""
 
 _BLUE, _GREY, _RED = "#3b6ea5", "#b8b8b8", "#b5403a"
+_ROOM_FOR_TEXT = 0.12
+"""F1 whose bar is long enough to be written in."""
 
 
 def write_plot(path: Path, report: Mapping[str, Any]) -> None:
@@ -68,7 +70,8 @@ def _draw_confusion(axes: Axes, report: Mapping[str, Any]) -> None:
     axes.set_yticks(range(len(labels)), labels)
     axes.set_xlabel("likeliest label")
     axes.set_ylabel("true label")
-    axes.set_title("Confusion (count, share of the true label's rows)")
+    rows = "rows" if counts.sum() == report["n"] else f"the {counts.sum()} rows with one label"
+    axes.set_title(f"Confusion of {rows}: count, share of the true label")
 
 
 def _draw_reliability(above: Axes, below: Axes, report: Mapping[str, Any]) -> None:
@@ -85,7 +88,7 @@ def _draw_reliability(above: Axes, below: Axes, report: Mapping[str, Any]) -> No
         edgecolor="white",
         label="share that is right",
     )
-    above.plot([0, 1], [0, 1], color=_GREY, linestyle="--", label="perfectly calibrated")
+    above.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1, label="perfectly calibrated")
     above.plot(
         [each["confidence"] for each in filled],
         [each["right"] for each in filled],
@@ -107,11 +110,18 @@ def _draw_reliability(above: Axes, below: Axes, report: Mapping[str, Any]) -> No
 def _draw_f1(axes: Axes, report: Mapping[str, Any]) -> None:
     labels = report["labels"]
     names = [f"{label}\n({own['rows']})" for label, own in labels.items()]
-    bars = axes.barh(names, [own["f1"] or 0.0 for own in labels.values()], color=_BLUE)
-    axes.bar_label(bars, ["no rows" if own["f1"] is None else f"{own['f1']:.2f}" for own in labels.values()], padding=3)
-    axes.axvline(report["macro_f1"], color=_RED, linestyle="--", label=f"mean {report['macro_f1']:.3f}")
+    axes.barh(names, [own["f1"] or 0.0 for own in labels.values()], color=_BLUE)
+    for place, own in enumerate(labels.values()):
+        f1 = own["f1"]
+        axes.text(
+            0.02,
+            place,
+            "no rows" if f1 is None else f"{f1:.2f}",
+            va="center",
+            color="white" if f1 and f1 > _ROOM_FOR_TEXT else "black",
+        )
+    axes.axvline(report["macro_f1"], color=_RED, linestyle="--")
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.08)
+    axes.set_xlim(0, 1)
     axes.set_xlabel("F1")
-    axes.set_title("F1 by label (rows)")
-    axes.legend(loc="lower right", fontsize=9)
+    axes.set_title(f"F1 by label (rows); dashed: mean {report['macro_f1']:.3f}")
