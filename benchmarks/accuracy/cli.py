@@ -98,7 +98,7 @@ def _run(options: argparse.Namespace, errors: Console) -> dict[str, Any]:
 
 def _read(options: argparse.Namespace) -> Labelled[Any]:
     if options.branch == "acoustic":
-        return read_speech(options.data, speakers=options.speakers.split(",") if options.speakers else ())
+        return read_speech(options.data, speakers=options.speakers.split(",") if options.speakers is not None else ())
     if options.speakers is not None:
         raise UsageError(f"--speakers belongs to acoustic, not to {options.branch}; leave it out")
     return read_faces(options.data) if options.branch == "visual" else read_comments(options.data)

@@ -49,7 +49,7 @@ class _Known:
     num_unknown: int
     """Rows that are left out because the branch knows none of their labels."""
     num_narrowed: int
-    """Rows that are kept, but hold one more label, which the branch does not know."""
+    """Rows that are kept without one of their labels, which the branch does not know."""
 
 
 def _known_rows(data: Labelled[Any], branch: Branch) -> _Known:
@@ -126,16 +126,14 @@ def _data_facts(data: Labelled[Any], known: _Known) -> dict[str, Any]:
     left_out = [{"reason": reason, "rows": rows} for reason, rows in data.left_out.items()]
     if known.num_unknown:
         left_out.append({"reason": "the branch knows none of its labels", "rows": known.num_unknown})
-    facts: dict[str, Any] = {
+    return {
         "file": data.path.resolve().name,
         "sha256": data.sha256,
         "rows": len(data.rows) + sum(data.left_out.values()),
         "labels": list(data.label_names),
         "left_out": left_out,
+        "rows_narrowed": known.num_narrowed,
     }
-    if known.num_narrowed:
-        facts["rows_without_a_label_unknown_to_the_branch"] = known.num_narrowed
-    return facts
 
 
 def _branch_facts(branch: Branch) -> dict[str, Any]:

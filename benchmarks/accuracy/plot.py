@@ -30,8 +30,9 @@ def write_plot(path: Path, report: Mapping[str, Any]) -> None:
     _draw_confusion(left.subplots(), report)
     above, below = middle.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     _draw_reliability(above, below, report)
+    middle.legend(loc="outside lower center", ncols=3, fontsize=9)
     _draw_f1(right.subplots(), report)
-    figure.suptitle(_title(report))
+    figure.suptitle(_title(report), parse_math=False)
     target = io.BytesIO()
     figure.savefig(target, format=path.suffix[1:].lower(), dpi=110)
     write_whole(path, target.getvalue())
@@ -64,13 +65,13 @@ def _draw_confusion(axes: Axes, report: Mapping[str, Any]) -> None:
             ha="center",
             va="center",
             fontsize=9,
-            color="white" if share > 0.5 else "black",
+            color="white" if share > 0.6 else "black",
         )
     axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right")
     axes.set_yticks(range(len(labels)), labels)
     axes.set_xlabel("likeliest label")
     axes.set_ylabel("true label")
-    rows = "rows" if counts.sum() == report["n"] else f"the {counts.sum()} rows with one label"
+    rows = "all rows" if counts.sum() == report["n"] else f"the {counts.sum()} rows with one label"
     axes.set_title(f"Confusion of {rows}: count, share of the true label")
 
 
@@ -95,11 +96,10 @@ def _draw_reliability(above: Axes, below: Axes, report: Mapping[str, Any]) -> No
         "o",
         color=_RED,
         markersize=4,
-        label="at the bin's mean confidence",
+        label="at the mean confidence",
     )
-    above.set_ylim(0, 1)
+    above.set_ylim(0, 1.03)
     above.set_ylabel("right")
-    above.legend(loc="upper left", fontsize=9)
     above.set_title(f"Reliability: ECE {report['ece']:.3f} (by chance {report['ece_by_chance']:.3f})")
     below.bar(starts, [each["num_rows"] for each in bins], width, align="edge", color=_GREY, edgecolor="white")
     below.set_xlim(0, 1)

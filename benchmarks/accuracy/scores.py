@@ -64,10 +64,11 @@ def always_commonest(targets: Flags) -> Flags:
 
 def confusion(probabilities: Probabilities, targets: Flags) -> npt.NDArray[np.int64]:
     """[C, C] counts of the rows with just one label: row the true one, column the likeliest."""
-    single = targets.sum(axis=1) == 1
-    counts: npt.NDArray[np.int64] = confusion_matrix(
-        targets[single].argmax(axis=1), probabilities[single].argmax(axis=1), labels=range(targets.shape[1])
-    )
+    single, num_labels = targets.sum(axis=1) == 1, targets.shape[1]
+    if not single.any():
+        return np.zeros((num_labels, num_labels), np.int64)
+    true, called = targets[single].argmax(axis=1), probabilities[single].argmax(axis=1)
+    counts: npt.NDArray[np.int64] = confusion_matrix(true, called, labels=range(num_labels))
     return counts
 
 
