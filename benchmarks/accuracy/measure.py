@@ -91,7 +91,11 @@ def measure(data: Labelled[Any], branch_name: BranchName, served: Served, *, on_
     rows, num_done = [data.rows[row] for row in known.rows], 0
 
     def ask(batch: Sequence[Any]) -> Answers:
-        ways = {"visual": served.faces, "acoustic": served.sounds, "text": served.comments}
+        ways: dict[BranchName, Callable[..., Answers]] = {
+            "visual": served.faces,
+            "acoustic": served.sounds,
+            "text": served.comments,
+        }
         return ways[branch_name](batch, num_labels=len(branch.labels))
 
     def on_batch(num_rows: int) -> None:

@@ -26,7 +26,7 @@ def write_plot(path: Path, report: Mapping[str, Any]) -> None:
         OSError: it can't be written.
     """
     figure = Figure(figsize=(17, 5.8), layout="constrained")
-    left, middle, right = figure.subfigures(1, 3, width_ratios=(6, 5, 5))
+    ((left, middle, right),) = figure.subfigures(1, 3, squeeze=False, width_ratios=(6, 5, 5))
     _draw_confusion(left.subplots(), report)
     above, below = middle.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     _draw_reliability(above, below, report)

@@ -47,7 +47,8 @@ def call_scores(called: Flags, targets: Flags) -> CallScores:
 
 def likeliest(probabilities: Probabilities) -> Flags:
     """[N, C], true at each row's likeliest label; of equal ones at the first."""
-    return probabilities.argmax(axis=1)[:, None] == np.arange(probabilities.shape[1])
+    called: Flags = probabilities.argmax(axis=1)[:, None] == np.arange(probabilities.shape[1])
+    return called
 
 
 def accuracy(called: Flags, targets: Flags) -> float:

@@ -241,7 +241,7 @@ def ask_all(
     """
     answers = []
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        futures = [pool.submit(lambda own=batch: ask([rows[row] for row in own])) for batch in batches]
+        futures = [pool.submit(lambda own: ask([rows[row] for row in own]), batch) for batch in batches]
         try:
             for future, batch in zip(futures, batches, strict=True):
                 answers.append(future.result())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,11 +130,12 @@ def test_whole_command(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ):
-    (speech_folder / "08a03Ta.wav").write_bytes(b"no sound")
+    sounds = Path(shutil.copytree(speech_folder, tmp_path / "sounds"))
+    (sounds / "08a03Ta.wav").write_bytes(b"no sound")
     manifest = manifest_of(server.repository)
     for branch, path, num_rows, num_lost in (
         ("visual", faces_file, 6, 0),
-        ("acoustic", speech_folder, 3, 1),
+        ("acoustic", sounds, 3, 1),
         ("text", comments_file, 4, 1),
     ):
         output, plot = tmp_path / f"{branch}.json", tmp_path / f"{branch}.png"
