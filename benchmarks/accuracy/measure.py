@@ -39,7 +39,7 @@ OnRows = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Known:
+class KnownRows:
     """The rows that can be judged, and what is true of them."""
 
     rows: npt.NDArray[np.int64]
@@ -52,7 +52,13 @@ class _Known:
     """Rows that are kept without one of their labels, which the branch does not know."""
 
 
-def _known_rows(data: Labelled[Any], branch: Branch) -> _Known:
+def known_rows(data: Labelled[Any], branch: Branch) -> KnownRows:
+    """The rows with a label that the branch knows.
+
+    Raises:
+        UnknownLabels: the model lacks a label of the data.
+        EmptyData: there is no such row.
+    """
     targets = np.zeros((len(data.rows), len(branch.labels)), np.bool_)  # [N, C]
     for column, position in enumerate(label_positions(data.label_names, branch.labels, path=data.path)):
         targets[:, position] |= data.targets[:, column]
@@ -63,7 +69,7 @@ def _known_rows(data: Labelled[Any], branch: Branch) -> _Known:
             data.path,
             f"branch {branch.name} knows no label of any of its {len(kept)} rows (it knows: {', '.join(branch.known_labels)})",
         )
-    return _Known(
+    return KnownRows(
         rows=np.flatnonzero(kept),
         targets=own[kept],
         num_unknown=int((~kept).sum()),
@@ -87,7 +93,7 @@ def measure(data: Labelled[Any], branch_name: BranchName, served: Served, *, on_
     started_s = time.monotonic()
     manifest, model = served.manifest()
     branch = branch_from_manifest(manifest, branch_name, address=served.address)
-    known = _known_rows(data, branch)
+    known = known_rows(data, branch)
     rows, num_done = [data.rows[row] for row in known.rows], 0
 
     def ask(batch: Sequence[Any]) -> Answers:
@@ -126,7 +132,7 @@ def measure(data: Labelled[Any], branch_name: BranchName, served: Served, *, on_
     }
 
 
-def _data_facts(data: Labelled[Any], known: _Known) -> dict[str, Any]:
+def _data_facts(data: Labelled[Any], known: KnownRows) -> dict[str, Any]:
     left_out = [{"reason": reason, "rows": rows} for reason, rows in data.left_out.items()]
     if known.num_unknown:
         left_out.append({"reason": "the branch knows none of its labels", "rows": known.num_unknown})

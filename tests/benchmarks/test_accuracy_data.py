@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.accuracy.branch import branch_from_manifest
+from benchmarks.accuracy.branch import Branch, branch_from_manifest
 from benchmarks.accuracy.data import read_comments, read_faces, read_speech
 from benchmarks.accuracy.errors import DataNotFound, EmptyData, UnknownLabels, WrongFormat
 from benchmarks.accuracy.labels import label_positions
+from benchmarks.accuracy.measure import known_rows
 from fv2es.errors import ModelUnavailable, UsageError
 
 STARTER = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
@@ -184,3 +185,18 @@ def test_bad_branch(change: dict[str, object], message: str):
     own = {"known": [True, True], "base_rates": [0.5, 0.5], "thresholds": [0.5, 0.5]} | change
     with pytest.raises(ModelUnavailable, match=message):
         branch_from_manifest({"labels": ["a", "b"], "branches": {"text": own}}, "text", address="here")
+
+
+def branch_that_knows(*names: str) -> Branch:
+    own = {"known": [label in names for label in STARTER], "base_rates": [0.5] * 7, "thresholds": [0.5] * 7}
+    return branch_from_manifest({"labels": STARTER, "branches": {"text": own}}, "text", address="here")
+
+
+def test_rows_of_labels_that_the_branch_does_not_know(comments_file: Path):
+    data = read_comments(comments_file)  # happiness; anger; anger and disgust; neutral; sadness
+    known = known_rows(data, branch_that_knows("anger", "neutral", "fear"))
+    assert known.rows.tolist() == [1, 2, 3]
+    assert known.targets.tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 1]]  # anger, fear, neutral: the model's order
+    assert (known.num_unknown, known.num_narrowed) == (2, 1)
+    with pytest.raises(EmptyData, match=r"knows no label of any of its 5 rows .it knows: fear, surprise"):
+        known_rows(data, branch_that_knows("fear", "surprise"))

@@ -162,6 +162,14 @@ def test_whole_command(
     assert "no words" in report["lost"][0]["reason"]
 
 
+@pytest.mark.server
+def test_nothing_but_lost_rows(server: EmbeddedServer, comments_file: Path, capsys: pytest.CaptureFixture[str]):
+    blank = comments_file.with_name("blank.tsv")
+    blank.write_text(" \t0\tx\n\t3\ty\n")
+    assert main(["text", str(blank), "--server", server.address]) == FAILED
+    assert "all 2 rows were lost, the first because: no words" in capsys.readouterr().err
+
+
 def test_nobody_answers(nobody: str, comments_file: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["text", str(comments_file), "--server", nobody]) == FAILED
     assert nobody in capsys.readouterr().err
