@@ -32,11 +32,16 @@ def repository() -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared_media() -> Path:
-    folder = SHARED_DATA / "media"
-    if not folder.is_dir():
-        pytest.skip("the films beside the project are not here")
-    return folder
+def shared_data() -> Path:
+    """Real material beside the project."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"{SHARED_DATA} is absent")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def shared_media(shared_data: Path) -> Path:
+    return shared_data / "media"
 
 
 @pytest.fixture(scope="session")

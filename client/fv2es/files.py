@@ -5,7 +5,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from fv2es.errors import UsageError
@@ -74,14 +74,18 @@ WRITERS: Mapping[str, Callable[[Sequence[Result]], str]] = {".json": json_text, 
 """Text of a result file by the ending of its name."""
 
 
-def check_output(path: Path) -> None:
-    """Refuse an output file that could not be written, before work is done for it.
+def check_writable(path: Path, endings: Collection[str]) -> None:
+    """Refuse a file that could not be written, before work is done for it.
+
+    Args:
+        path: the file.
+        endings: of names that are allowed, such as ".json".
 
     Raises:
         UsageError: the ending is unknown, or the folder is missing or can't be written to.
     """
-    if path.suffix.lower() not in WRITERS:
-        raise UsageError(f"{path}: the name must end in one of {', '.join(WRITERS)}")
+    if path.suffix.lower() not in endings:
+        raise UsageError(f"{path}: the name must end in one of {', '.join(endings)}")
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name a file in it")
     if not path.parent.is_dir():
@@ -90,23 +94,36 @@ def check_output(path: Path) -> None:
         raise UsageError(f"{path.parent}: no permission to write there; name another folder")
 
 
-def write_results(path: Path, results: Sequence[Result]) -> None:
-    """Write a result file in the form that its name's ending says; an old file is replaced only by a whole new one.
+def check_output(path: Path) -> None:
+    """Refuse a result file that could not be written; see `check_writable`."""
+    check_writable(path, WRITERS)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file; an old one is replaced only by a whole new one.
 
     Raises:
-        UsageError: as `check_output`.
         OSError: the disk is full, or the like; an old file is untouched.
     """
-    check_output(path)
-    text = WRITERS[path.suffix.lower()](results)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     unfinished = Path(name)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         unfinished.chmod(0o644)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def write_results(path: Path, results: Sequence[Result]) -> None:
+    """Write a result file in the form that its name's ending says; an old file is replaced only by a whole new one.
+
+    Raises:
+        UsageError: as `check_output`.
+        OSError: as `write_whole`.
+    """
+    check_output(path)
+    write_whole(path, WRITERS[path.suffix.lower()](results).encode())

@@ -12,16 +12,6 @@ from fv2es_builders.modules.model import V2EM, seeded_model
 from fv2es_builders.presets import AcousticSize, Preset, TemporalSize, TextSize, VisualSize
 from fv2es_builders.reference import Reference, load_reference
 
-SHARED_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """Real material beside the project."""
-    if not SHARED_DATA.is_dir():
-        pytest.skip(f"{SHARED_DATA} is absent")
-    return SHARED_DATA
-
 
 @pytest.fixture(scope="session")
 def reference() -> Reference:

@@ -1,0 +1,1 @@
+"""Accuracy of the served models on labelled data: `python -m benchmarks.accuracy`."""
