@@ -62,7 +62,7 @@ TEXT_RECIPE: Final = Recipe(
     bfloat16=True,
 )
 ACOUSTIC_RECIPE: Final = Recipe(
-    epochs=80,
+    epochs=120,
     batch=16,
     learning_rate=1e-3,
     optimizer="adamw",
