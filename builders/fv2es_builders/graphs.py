@@ -87,6 +87,8 @@ class GraphFacts:
     sha256: str
     """Content hash that names the model."""
     source: Mapping[str, Any]
+    modality_weights: Mapping[str, float]
+    """What each modality's logits are multiplied with before they are added up."""
     branches: Mapping[str, Mapping[str, Any]]
     """What training found out about each modality, see `fv2es_builders.trained.BranchFacts`; empty where nothing is known."""
     parity: Mapping[str, Mapping[str, Any]]
@@ -117,6 +119,7 @@ def make_graphs(source: ModelSource, folder: Path, report: Report) -> GraphFacts
     report("loading PyTorch")
     from fv2es_builders.cases import parity_inputs
     from fv2es_builders.export import onnx_from_module, served_parts
+    from fv2es_builders.modules.fusion import MODALITIES
     from fv2es_builders.modules.model import weights_sha256
 
     loaded = _load(source, report)
@@ -144,6 +147,7 @@ def make_graphs(source: ModelSource, folder: Path, report: Report) -> GraphFacts
         preset=preset.as_json(),
         sha256=content_sha256(preset, weights=weights, tokenizer=source.tokenizer),
         source={**source.as_json(), **loaded.facts},
+        modality_weights=dict(zip(MODALITIES, loaded.model.weighted_fusion.weight[0].tolist(), strict=True)),
         branches={name: dataclasses.asdict(own) for name, own in loaded.branches.items()},
         parity={name: dataclasses.asdict(figures) for name, figures in parity.items()},
         seconds=seconds,

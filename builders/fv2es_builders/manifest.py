@@ -83,6 +83,7 @@ def manifest_json(
         "precision": precision,
         "server_version": server_version,
         "pos_weight": list(preset["pos_weight"]),
+        "modality_weights": dict(graphs.modality_weights),
         "branches": dict(graphs.branches),
         "preprocessing": preprocessing(),
         "licences": dict(preset["licences"]),

@@ -102,6 +102,7 @@ def _copied(repository: Path, manifest: Mapping[str, Any], preset: Preset, folde
         preset={name: manifest[name] for name in ("name", "labels", "pos_weight", "licences")},
         sha256=manifest["sha256"],
         source={**manifest["source"], "taken_from": {"precision": manifest["precision"]}},
+        modality_weights=manifest["modality_weights"],
         branches=manifest["branches"],
         parity=manifest["parity"]["graphs"],
         seconds={},

@@ -105,6 +105,10 @@ def test_manifest(manifest, starter):
     assert (manifest["profile"], manifest["precision"], manifest["server_version"]) == ("cpu", "fp32", "2.51")
     assert len(manifest["sha256"]) == 64
     assert manifest["pos_weight"] == [1.0] * 7
+    assert manifest["modality_weights"] == dict(
+        zip(("text", "visual", "acoustic"), starter.weighted_fusion.weight[0].tolist(), strict=True)
+    )
+    assert manifest["branches"] == {}
     assert manifest["preprocessing"]["visual_mean_rgb"] == list(constants.VISUAL_MEAN_RGB)
     assert manifest["preprocessing"]["max_tokens"] == constants.MAX_TOKENS
     assert set(manifest["build"]["files"]) == FILES

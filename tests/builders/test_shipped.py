@@ -88,7 +88,7 @@ def test_the_default_build_is_trained_and_needs_no_torch(tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True, timeout=100, capture_output=True)
     manifest, committed = manifest_of(tmp_path / "repository"), manifest_of(COMMITTED)
     assert manifest["precision"] == "fp32"
-    for name in ("sha256", "labels", "pos_weight", "branches", "trained", "licences"):
+    for name in ("sha256", "labels", "pos_weight", "modality_weights", "branches", "trained", "licences"):
         assert manifest[name] == committed[name]
     assert manifest["source"] == {**committed["source"], "taken_from": {"precision": "fp16"}}
 
