@@ -95,7 +95,7 @@ class Served:
                 error.status(), error.message(), address=self.address, timeout_s=CONNECT_TIMEOUT_S
             ) from error
         manifest = decode_manifest(answer, address=self.address)
-        return manifest, ModelInfo.from_manifest(manifest, server_version=version)
+        return manifest, ModelInfo.from_manifest(manifest, server_version=version, address=self.address)
 
     def faces(self, faces: Sequence[npt.NDArray[np.uint8]], *, num_labels: int) -> Answers:
         """Grey faces, uint8 [48, 48] each, through `visual` and `fusion`: every face is an utterance, without sound or words.

@@ -20,7 +20,6 @@ from fv2es_builders.graphs import (
     ModelSource,
     Report,
     graph_path,
-    make_graphs,
 )
 from fv2es_builders.manifest import MANIFEST_PATH, facts_sha256, manifest_json, read_current, write_manifest
 from fv2es_builders.output import exclusive, no_space_said
@@ -34,6 +33,7 @@ from fv2es_builders.render import (
     render_repository,
     server_version_from,
 )
+from fv2es_builders.shipped import RepositorySource
 from fv2es_builders.utterances import Utterance
 from fv2es_pipelines.specification import Profile
 
@@ -50,8 +50,9 @@ class BuildRequest:
     seed: int = 0
     """Of untrained weights, where no checkpoint is given; >= 0."""
     checkpoint: Path | None = None
-    """Trained weights: a file, see `fv2es_builders.importing.model_from_checkpoint`, or a repository that was built before, see
-    `fv2es_builders.shipped`."""
+    """Trained weights, see `fv2es_builders.importing.model_from_checkpoint`."""
+    repository: Path | None = None
+    """Instead of a checkpoint a repository that was built before, see `fv2es_builders.shipped.RepositorySource`."""
     tokenizer: Path | None = None
     """See `fv2es_builders.assets.tokenizer_file`; None: the one that the preset's package carries."""
     profile: Profile = "cpu"
@@ -68,25 +69,29 @@ class BuildRequest:
         _ = self.target  # an unusable version is said before anything is done
         if self.checkpoint is not None and self.seed:
             raise BuildUsageError(f"seed {self.seed} is of untrained weights, but a checkpoint is given; leave one out")
-        if self.tokenizer is not None and self.from_repository:
-            raise BuildUsageError(f"{self.checkpoint} brings its own tokenizer; leave {self.tokenizer} out")
+        if self.repository is not None:
+            self._check_repository(self.repository)
+
+    def _check_repository(self, repository: Path) -> None:
+        if self.seed or self.checkpoint is not None or self.tokenizer is not None:
+            raise BuildUsageError(
+                f"{repository} brings its own weights and tokenizer; leave seed, checkpoint and tokenizer out"
+            )
+        if self.output.exists() and repository.exists() and self.output.samefile(repository):
+            raise BuildUsageError(
+                f"{repository} is where the weights come from, and would be lost; name another folder as output"
+            )
 
     @property
-    def from_repository(self) -> bool:
-        """Whether the checkpoint is a repository."""
-        return self.checkpoint is not None and self.checkpoint.is_dir()
-
-    @property
-    def source(self) -> ModelSource:
+    def source(self) -> ModelSource | RepositorySource:
         """Weights and tokenizer.
 
         Raises:
             AssetError: the tokenizer is missing or can't be used.
         """
-        if self.checkpoint is not None and self.checkpoint.is_dir():
-            tokenizer = self.checkpoint / TOKENIZER_PATH
-        else:
-            tokenizer = assets.tokenizer_file(self.preset.text, self.tokenizer)
+        if self.repository is not None:
+            return RepositorySource(preset=self.preset, repository=self.repository)
+        tokenizer = assets.tokenizer_file(self.preset.text, self.tokenizer)
         return ModelSource(preset=self.preset, tokenizer=tokenizer, seed=self.seed, checkpoint=self.checkpoint)
 
     @property
@@ -143,7 +148,7 @@ def build(request: BuildRequest, report: Report = lambda _line: None) -> BuildRe
             return _build(request, source, report)
 
 
-def _build(request: BuildRequest, source: ModelSource, report: Report) -> BuildResult:
+def _build(request: BuildRequest, source: ModelSource | RepositorySource, report: Report) -> BuildResult:
     refuse_other_weights(request.output, request.profile)
     graphs_key = source.key()
     engines_key = facts_sha256({"graphs": graphs_key, **request.engine_facts()})
@@ -153,7 +158,7 @@ def _build(request: BuildRequest, source: ModelSource, report: Report) -> BuildR
         report("up to date")
         return BuildResult(manifest=current, made=(), seconds={})
     cache = Cache(request.cache)
-    graphs = cache.entry(graphs_key, lambda folder: dataclasses.asdict(make_graphs(source, folder, report)))
+    graphs = cache.entry(graphs_key, lambda folder: dataclasses.asdict(source.make(folder, report)))
     facts = GraphFacts(**graphs.facts)
     entries = {"graphs": graphs}
     if request.precision != "fp32":

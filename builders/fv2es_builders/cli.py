@@ -75,15 +75,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def _request(options: argparse.Namespace) -> BuildRequest:
     preset = _relabelled(preset_by_name(options.preset), options.labels)
-    checkpoint = options.checkpoint
+    checkpoint, repository = options.checkpoint, None
+    if checkpoint is not None and options.seed is not None:
+        raise BuildUsageError(f"seed {options.seed} is of untrained weights, but {checkpoint} is given; leave one out")
     if checkpoint is None and options.seed is None:
-        checkpoint = shipped_repository(preset)
+        repository = shipped_repository(preset)
+    elif checkpoint is not None and checkpoint.is_dir():
+        checkpoint, repository = None, checkpoint
     return BuildRequest(
         preset=preset,
         output=options.output,
         cache=options.cache or default_cache_folder(os.environ),
         seed=options.seed or 0,
         checkpoint=checkpoint,
+        repository=repository,
         tokenizer=options.tokenizer,
         profile=options.profile,
         precision=options.precision,
@@ -143,7 +148,8 @@ def _tell(console: Console, status: Status, line: str) -> None:
 def _show(console: Console, request: BuildRequest, result: BuildResult) -> None:
     manifest = result.manifest
     if result.made:
-        console.print(_graphs_table(manifest, result.seconds))
+        if manifest["parity"]["graphs"]:
+            console.print(_graphs_table(manifest, result.seconds))
         if manifest["parity"]["engines"]:
             console.print(_engines_table(manifest))
         console.print(_files_table(manifest, request.output))
@@ -153,6 +159,8 @@ def _show(console: Console, request: BuildRequest, result: BuildResult) -> None:
         f"labels {', '.join(manifest['labels'])}",
         markup=False,
     )
+    if "taken_from" in manifest["source"]:
+        console.print(f"Its weights are those of a repository in {manifest['source']['taken_from']['precision']}.")
     if not manifest["trained"]:
         console.print("The weights are NOT TRAINED: what is computed with them means nothing.", style="bold yellow")
 

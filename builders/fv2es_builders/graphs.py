@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fv2es_builders import assets
 from fv2es_builders.errors import BuildUsageError, UnknownSize
-from fv2es_builders.manifest import MANIFEST_PATH, code_sha256, content_sha256, facts_sha256, preprocessing, versions
+from fv2es_builders.manifest import code_sha256, content_sha256, facts_sha256, preprocessing, versions
 from fv2es_builders.parity import ATOL, Figures, accept, case_from_module, onnx_runner
-from fv2es_builders.presets import EMBEDDING_DIM, Preset
+from fv2es_builders.presets import EMBEDDING_DIM, MODALITIES, Preset
 from fv2es_builders.trained import BranchFacts
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ SOURCE_NAME: Final = "source.onnx"
 
 TOKENIZER_PATH: Final = "tokenizer/1/tokenizer.json"
 
+DETECTOR_FILES: Final = ("faces/1/pnet.onnx", "faces/1/rnet.onnx", "faces/1/onet.onnx")
+
 Report = Callable[[str], None]
 """Takes one line about what is being done now."""
 
@@ -36,6 +38,10 @@ Report = Callable[[str], None]
 def graph_path(model: str) -> str:
     """Where an engine's graph lies in a repository."""
     return f"{model}/1/model.onnx"
+
+
+BUILT_FILES: Final = (*(graph_path(model) for model in ENGINES), *DETECTOR_FILES, TOKENIZER_PATH)
+"""All that is built, by its path in a repository on the cpu profile."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +54,6 @@ class ModelSource:
     seed: int = 0
     """Of untrained weights, where no checkpoint is given; >= 0."""
     checkpoint: Path | None = None
-    """A file of weights, or the folder of a repository, see `fv2es_builders.shipped`."""
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -58,9 +63,6 @@ class ModelSource:
         """What the manifest says of the source, as far as it is known without reading the weights."""
         if self.checkpoint is None:
             return {"kind": "seed", "seed": self.seed}
-        if self.checkpoint.is_dir():
-            manifest = self.checkpoint / MANIFEST_PATH
-            return {"kind": "repository", "sha256": assets.file_sha256(manifest) if manifest.is_file() else None}
         return {"kind": "checkpoint", "file": self.checkpoint.name, "sha256": assets.file_sha256(self.checkpoint)}
 
     def key(self) -> str:
@@ -77,6 +79,10 @@ class ModelSource:
             }
         )
 
+    def make(self, folder: Path, report: Report) -> "GraphFacts":
+        """See `make_graphs`."""
+        return make_graphs(self, folder, report)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraphFacts:
@@ -92,15 +98,13 @@ class GraphFacts:
     branches: Mapping[str, Mapping[str, Any]]
     """What training found out about each modality, see `fv2es_builders.trained.BranchFacts`; empty where nothing is known."""
     parity: Mapping[str, Mapping[str, Any]]
-    """Measured differences by the graph's name."""
+    """Measured differences by the graph's name; empty where the graphs were taken over from a repository."""
     seconds: Mapping[str, float]
     """How long each graph took."""
 
 
 def make_graphs(source: ModelSource, folder: Path, report: Report) -> GraphFacts:
     """Write the model's graphs and the face detector's, each admitted by parity with its modules, and the tokenizer.
-
-    Where the source is a repository its graphs are taken over as they are, and PyTorch is not needed.
 
     Args:
         source: weights and tokenizer.
@@ -111,15 +115,9 @@ def make_graphs(source: ModelSource, folder: Path, report: Report) -> GraphFacts
         AssetError, CheckpointError: weights or the tokenizer can't be used.
         ParityError: a file does not reproduce its modules; it stays in `folder`.
     """
-    if source.checkpoint is not None and source.checkpoint.is_dir():
-        from fv2es_builders.shipped import graphs_from_repository
-
-        report(f"taking the graphs of {source.checkpoint}")
-        return graphs_from_repository(source.checkpoint, source.preset, folder)
     report("loading PyTorch")
     from fv2es_builders.cases import parity_inputs
     from fv2es_builders.export import onnx_from_module, served_parts
-    from fv2es_builders.modules.fusion import MODALITIES
     from fv2es_builders.modules.model import weights_sha256
 
     loaded = _load(source, report)

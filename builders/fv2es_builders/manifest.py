@@ -1,10 +1,11 @@
 """What lies beside the weights: which model this is, how its input is made, and what its files are."""
 
+import contextlib
 import hashlib
 import json
 import os
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,8 +28,12 @@ def preprocessing() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that shape the files."""
-    return {package: version(package) for package in _PACKAGES}
+    """Versions of those packages that shape the files and are installed: a build from a repository needs few of them."""
+    found = {}
+    for package in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def facts_sha256(facts: Mapping[str, Any]) -> str:

@@ -17,6 +17,9 @@ SoundInput = Literal["power", "log_power"]
 Architecture = Literal["v2em", "mme2e"]
 """V2EM: the model of FV2ES. MME2E: its predecessor (Dai et al. 2021), dense form, with other visual and acoustic nets."""
 
+MODALITIES: Final = ("text", "visual", "acoustic")
+"""Order of the modalities in `weighted_fusion` and in every output. Source: the published model."""
+
 EMBEDDING_DIM: Final = 64
 """Features of one face or one piece of sound. Source: the published checkpoint's arguments (`trans_dim` 64)."""
 

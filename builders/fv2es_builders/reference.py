@@ -10,10 +10,9 @@ import torch
 
 from fv2es_builders import assets
 from fv2es_builders.importing import model_from_checkpoint
-from fv2es_builders.modules.fusion import MODALITIES
 from fv2es_builders.modules.model import V2EM, seeded_model
 from fv2es_builders.modules.temporal import TemporalEncoder
-from fv2es_builders.presets import preset_by_name
+from fv2es_builders.presets import MODALITIES, preset_by_name
 from fv2es_pipelines import constants
 
 if TYPE_CHECKING:

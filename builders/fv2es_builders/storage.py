@@ -12,7 +12,12 @@ from onnx import TensorProto, helper, numpy_helper
 from fv2es_builders.mixed import LARGEST
 
 LEAST_ELEMENTS: Final = 64
-"""Smaller constants stay as they are: they save nothing, and some are epsilons and scales."""
+"""Smaller constants stay as they are: they save nothing, and some are epsilons."""
+
+LEAST_NORMAL: Final = 2.0**-14
+"""Below this FP16 loses digits. Source: IEEE 754 binary16."""
+
+_QUANTISERS: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 _STORED: Final = "/fp16"
 """What the name of a stored constant ends in."""
@@ -21,16 +26,17 @@ _STORED: Final = "/fp16"
 def halved(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy whose large FP32 constants are stored in FP16, each with a cast to what it was called.
 
-    A constant with a number beyond FP16's range stays in FP32.
+    In FP32 stay constants with a number beyond FP16's range or all below its normal numbers, and the steps of quantised ones.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    steps = {node.input[1] for node in copy.graph.node if node.op_type in _QUANTISERS}
     casts = []
     for tensor in copy.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < LEAST_ELEMENTS:
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < LEAST_ELEMENTS or tensor.name in steps:
             continue
         values = numpy_helper.to_array(tensor)
-        if np.abs(values).max() > LARGEST["fp16"]:
+        if not LEAST_NORMAL <= np.abs(values).max() <= LARGEST["fp16"]:
             continue
         stored = f"{tensor.name}{_STORED}"
         casts.append(helper.make_node("Cast", [stored], [tensor.name], name=f"{stored}/cast", to=TensorProto.FLOAT))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fv2es_builders.errors import OtherLabels, UnreadableCheckpoint
+from fv2es_builders.presets import MODALITIES
 
 METADATA_KEY: Final = "fv2es.trained"
 """Name of the entry in the file's metadata."""
@@ -37,6 +38,18 @@ class TrainedFacts:
     """See `fv2es_builders.presets.Preset.pos_weight`; None: the preset's."""
     branches: Mapping[str, BranchFacts] = field(default_factory=dict)
     """By modality."""
+
+    def __post_init__(self) -> None:
+        num_labels = len(self.labels)
+        for name, own in self.branches.items():
+            if name not in MODALITIES:
+                raise ValueError(f"branch {name!r} must be one of {', '.join(MODALITIES)}")
+            if not len(own.known) == len(own.base_rates) == len(own.thresholds) == num_labels:
+                raise ValueError(f"branch {name} must say something of each of {num_labels} labels")
+            if not all(0 < rate < 1 for rate in own.base_rates) or not all(0 <= each <= 1 for each in own.thresholds):
+                raise ValueError(f"branch {name}: base rates must lie in (0, 1), thresholds in [0, 1]")
+        if self.pos_weight is not None and not (len(self.pos_weight) == num_labels and min(self.pos_weight) > 0):
+            raise ValueError(f"pos_weight {self.pos_weight} must hold a number > 0 for each of {num_labels} labels")
 
     def metadata(self) -> dict[str, str]:
         """As `safetensors` keeps it."""

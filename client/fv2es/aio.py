@@ -102,7 +102,7 @@ class AsyncClient:
                 MANIFEST_MODEL, encode_manifest_request(), client_timeout=CONNECT_TIMEOUT_S
             )
         manifest = decode_manifest(answer, address=self.address)
-        return ModelInfo.from_manifest(manifest, server_version=metadata.version)
+        return ModelInfo.from_manifest(manifest, server_version=metadata.version, address=self.address)
 
     async def analyze(
         self,

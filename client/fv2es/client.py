@@ -99,7 +99,7 @@ class Client:
         except triton.InferenceServerException as error:
             raise self._typed(error, CONNECT_TIMEOUT_S) from error
         manifest = decode_manifest(answer, address=self.address)
-        return ModelInfo.from_manifest(manifest, server_version=metadata.version)
+        return ModelInfo.from_manifest(manifest, server_version=metadata.version, address=self.address)
 
     def analyze(
         self,

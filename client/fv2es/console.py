@@ -93,7 +93,7 @@ def _show_table(result: Result, console: Console) -> None:
         )
     if result.overall:
         table.add_section()
-        table.add_row("overall", _bars(_best(result.overall)), "", "", "")
+        table.add_row("overall", _bars(_best(result.overall), clear=True), "", "", "")
     console.print(table)
     for note in result.notes:
         console.print(Text(f"note: {note}", style="yellow"))
@@ -101,7 +101,7 @@ def _show_table(result: Result, console: Console) -> None:
         console.print(Text(f" {warning} ", style="bold white on red"))
 
 
-def _bars(best: list[tuple[str, float]], *, clear: bool = True) -> Text:
+def _bars(best: list[tuple[str, float]], *, clear: bool) -> Text:
     text = Text("" if clear else "unclear: ", style="italic")
     for place, (label, value) in enumerate(best):
         leads = clear and place == 0

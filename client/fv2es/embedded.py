@@ -141,7 +141,7 @@ class EmbeddedServer:
         if not manifest.is_file():
             raise EmbeddedServerError(
                 f"{self.repository} holds no weights, or a build of it was interrupted; "
-                f"run: fv2es build --output {self.repository}"
+                f"get the files that came with it again, or run: fv2es build --checkpoint PATH --output {self.repository}"
             )
         try:
             profile = json.loads(manifest.read_text(encoding="utf-8")).get("profile", "cpu")

@@ -36,6 +36,7 @@ def csv_text(results: Sequence[Result]) -> str:
             "end_s",
             "text",
             *labels,
+            "clear",
             *(f"{name}_present" for name in MODALITIES),
             "frames",
             "faces",
@@ -53,6 +54,7 @@ def csv_text(results: Sequence[Result]) -> str:
                     each.end_s,
                     each.text,
                     *(f"{each.probabilities[label]:.6f}" for label in labels),
+                    int(each.is_clear),
                     *(int(each.modalities[name].present) for name in MODALITIES),
                     len(each.frames),
                     each.num_faces,
@@ -61,7 +63,7 @@ def csv_text(results: Sequence[Result]) -> str:
             )
             for each in result.utterances
         ]
-        empty = [""] * (len(labels) + len(MODALITIES) + 2)
+        empty = [""] * (len(labels) + 1 + len(MODALITIES) + 2)
         table += [
             (each.index, [path, each.start_s, each.end_s, each.text, *empty, f"{each.error}: {each.reason}"])
             for each in result.lost

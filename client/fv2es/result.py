@@ -1,17 +1,19 @@
 """What an analysis gives: utterances with their emotions, in order, and what could not be done."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from fv2es.errors import ModelUnavailable
 
 MODALITIES = ("text", "visual", "acoustic")
 """Order of the middle axis of MODALITY_LOGITS and of PRESENT."""
 
 SCHEMA_VERSION = 1
 
-LEAST_CLEAR = 0.35
-"""Probability that one label at least must reach before an utterance counts as clear. The trained default weights give each of seven
-labels 0.17 to 0.19 where there is no evidence at all, so this is twice as likely as without having looked."""
+LEAST_EVIDENCE = 0.9
+"""Logit that one label at least must reach before an utterance counts as clear; without any evidence all are 0. With the default weights it
+makes a label twice as likely as it was without having looked: 0.35 instead of 0.17 to 0.19."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,8 +68,8 @@ class UtteranceResult:
 
     @property
     def is_clear(self) -> bool:
-        """Whether any label is likely enough to be named, see `LEAST_CLEAR`."""
-        return self.probabilities[self.top_label] >= LEAST_CLEAR
+        """Whether there is enough evidence for any label, see `LEAST_EVIDENCE`."""
+        return max(self.logits.values()) >= LEAST_EVIDENCE
 
     def to_dict(self) -> dict[str, Any]:
         """As in the JSON output."""
@@ -120,26 +122,36 @@ class ModelInfo:
     labels: tuple[str, ...]
     trained: bool
     """False: the weights are random, what they say means nothing."""
-    unknown: Mapping[str, tuple[str, ...]]
-    """Labels that a modality has never learnt and takes no part in, by modality."""
     precision: str
     server_version: str
+    unknown: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Labels that a modality has never learnt and takes no part in, by modality."""
 
     @classmethod
-    def from_manifest(cls, manifest: Mapping[str, Any], *, server_version: str) -> "ModelInfo":
-        """Out of what the server's model `manifest` says."""
-        return cls(
-            name=manifest["name"],
-            sha256=manifest["sha256"],
-            labels=tuple(manifest["labels"]),
-            trained=manifest["trained"],
-            unknown={
-                name: tuple(label for label, known in zip(manifest["labels"], own["known"], strict=True) if not known)
-                for name, own in manifest.get("branches", {}).items()
-            },
-            precision=manifest["precision"],
-            server_version=server_version,
-        )
+    def from_manifest(cls, manifest: Mapping[str, Any], *, server_version: str, address: str) -> "ModelInfo":
+        """Out of what the server's model `manifest` says.
+
+        Raises:
+            ModelUnavailable: it is not of the form that this client knows.
+        """
+        try:
+            return cls(
+                name=manifest["name"],
+                sha256=manifest["sha256"],
+                labels=tuple(manifest["labels"]),
+                trained=manifest["trained"],
+                precision=manifest["precision"],
+                server_version=server_version,
+                unknown={
+                    name: tuple(each for each, known in zip(manifest["labels"], own["known"], strict=True) if not known)
+                    for name, own in manifest.get("branches", {}).items()
+                },
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelUnavailable(
+                address,
+                f"its manifest is not of a form that this client knows ({error!r}); client and model repository must be of one version",
+            ) from error
 
     def to_dict(self) -> dict[str, Any]:
         """As in the JSON output."""

@@ -14,7 +14,7 @@ from fv2es_builders.graphs import ENGINES, TOKENIZER_PATH, graph_path
 from fv2es_builders.parity import onnx_runner
 from fv2es_builders.precision import INT8_LIMITS, converter
 from fv2es_builders.presets import PRESETS
-from fv2es_builders.shipped import graphs_from_repository
+from fv2es_builders.shipped import RepositorySource
 from fv2es_builders.utterances import Utterance, answers
 
 pytestmark = pytest.mark.timeout(600)
@@ -25,7 +25,7 @@ TOKENIZER = REPOSITORY / TOKENIZER_PATH
 
 def shipped(folder: Path) -> dict[str, Path]:
     """The committed graphs, trained, in FP32."""
-    graphs_from_repository(REPOSITORY, PRESETS["starter"], folder)
+    RepositorySource(preset=PRESETS["starter"], repository=REPOSITORY).make(folder, lambda _line: None)
     return {model: folder / graph_path(model) for model in ENGINES}
 
 

@@ -15,10 +15,10 @@ from checkpoints import published, trained_model
 from fv2es_builders import cli
 from fv2es_builders.build import BuildRequest, build
 from fv2es_builders.errors import BuildUsageError, OtherLabels, UnusableRepository
-from fv2es_builders.graphs import ENGINES, graph_path
+from fv2es_builders.graphs import BUILT_FILES, ENGINES, graph_path
 from fv2es_builders.manifest import MANIFEST_PATH, read_current
 from fv2es_builders.presets import PRESETS
-from fv2es_builders.shipped import graphs_from_repository, shipped_repository
+from fv2es_builders.shipped import RepositorySource, shipped_repository
 from fv2es_builders.storage import restored
 
 COMMITTED = Path(__file__).resolve().parents[2] / "model_repository"
@@ -64,6 +64,12 @@ def test_what_is_committed_is_whole_and_small():
     assert manifest["trained"]
     assert (manifest["profile"], manifest["precision"]) == ("cpu", "fp16")
     assert sum((COMMITTED / name).stat().st_size for name in manifest["build"]["files"]) <= MAX_BYTES
+    assert set(manifest["build"]["files"]) == set(BUILT_FILES)
+    if (COMMITTED.parent / ".git").exists():
+        listed = subprocess.run(
+            ["git", "ls-files", "model_repository"], cwd=COMMITTED.parent, check=True, capture_output=True, text=True
+        )
+        assert set(listed.stdout.split()) >= {f"model_repository/{name}" for name in (*BUILT_FILES, MANIFEST_PATH)}
     assert set(manifest["branches"]) == {"text", "visual", "acoustic"}
     unknown = {
         name: [label for label, known in zip(manifest["labels"], own["known"], strict=True) if not known]
@@ -75,58 +81,81 @@ def test_what_is_committed_is_whole_and_small():
 
 def test_other_presets_bring_no_weights(tmp_path, capsys):
     assert cli.main(["--preset", "fv2es-iemocap", "--output", str(tmp_path)]) == 2
-    assert "comes with no trained weights here; give --checkpoint FILE, or --seed N" in capsys.readouterr().err
+    assert "comes with no trained weights here; give --checkpoint PATH, or --seed N" in capsys.readouterr().err
 
 
-def test_the_default_build_is_trained_and_needs_no_torch(tmp_path):
+WITHOUT_TORCH = """
+import importlib.metadata, sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "transformers", "onnxscript"):
+            raise ModuleNotFoundError(name=name)
+
+installed = importlib.metadata.version
+def version(name):
+    if name in ("torch", "transformers", "onnxscript"):
+        raise importlib.metadata.PackageNotFoundError(name)
+    return installed(name)
+
+sys.meta_path.insert(0, Missing())
+importlib.metadata.version = version
+from fv2es_builders.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""The command where these packages are not installed."""
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_default_build_is_trained_and_needs_no_torch(tmp_path, precision):
     """The committed weights in another precision, by the command alone."""
-    code = (
-        "import sys; from fv2es_builders.cli import main;"
-        f"status = main(['--output', {str(tmp_path / 'repository')!r}, '--cache', {str(tmp_path / 'cache')!r}]);"
-        "sys.exit(status if 'torch' not in sys.modules else 9)"
+    arguments = ["--output", tmp_path / "repository", "--cache", tmp_path / "cache", "--precision", precision]
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *map(str, arguments)], timeout=200, capture_output=True, text=True
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=100, capture_output=True)
+    assert run.returncode == 0, run.stdout + run.stderr
     manifest, committed = manifest_of(tmp_path / "repository"), manifest_of(COMMITTED)
-    assert manifest["precision"] == "fp32"
-    for name in ("sha256", "labels", "pos_weight", "modality_weights", "branches", "trained", "licences"):
+    assert manifest["precision"] == precision
+    for name in ("labels", "pos_weight", "modality_weights", "branches", "trained", "licences"):
         assert manifest[name] == committed[name]
-    assert manifest["source"] == {**committed["source"], "taken_from": {"precision": "fp16"}}
+    assert manifest["sha256"] != committed["sha256"]  # its FP32 weights are rounded
+    taken = {"sha256": committed["sha256"], "precision": "fp16", "parity": committed["parity"]}
+    assert manifest["source"] == {**committed["source"], "taken_from": taken}
+    assert manifest["parity"]["graphs"] == {}
+    assert "Its weights are those of a repository in fp16." in run.stdout
 
 
-@pytest.mark.parametrize("profile", ["cpu", "gpu"])
-def test_a_repository_is_built_from(in_fp16, tiny, cache, tmp_path, profile):
+@pytest.mark.parametrize(("profile", "precision"), [("cpu", "fp32"), ("cpu", "fp16"), ("gpu", "fp16")])
+def test_a_repository_is_built_from(in_fp16, tiny, cache, tmp_path, profile, precision):
     """Its graphs in FP32 are those that it serves, and any profile can be made of them."""
-    precision = "fp32" if profile == "cpu" else "fp16"
     request = BuildRequest(
-        preset=tiny, output=tmp_path, cache=cache, checkpoint=in_fp16, profile=profile, precision=precision
+        preset=tiny, output=tmp_path, cache=cache, repository=in_fp16, profile=profile, precision=precision
     )
     result = build(request)
-    assert result.manifest["sha256"] == manifest_of(in_fp16)["sha256"]
     assert result.manifest["trained"]
     if profile == "cpu":
         for model in ENGINES:
             served, found = (onnx.load(str(folder / graph_path(model))) for folder in (in_fp16, tmp_path))
-            assert found == restored(served)
+            assert restored(found).graph == restored(served).graph
     assert build(request).made == ()
 
 
-def test_itself_can_be_replaced(copy, tiny, cache):
-    build(BuildRequest(preset=tiny, output=copy, cache=cache, checkpoint=copy))
-    assert manifest_of(copy)["precision"] == "fp32"
+def test_one_in_fp32_keeps_its_name(in_fp16, tiny, cache, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for source, output in ((in_fp16, first), (first, second)):
+        build(BuildRequest(preset=tiny, output=output, cache=cache, repository=source))
+    assert manifest_of(first)["sha256"] == manifest_of(second)["sha256"] != manifest_of(in_fp16)["sha256"]
 
 
 def test_what_cannot_be_built_from_is_refused(in_fp16, copy, tiny, tmp_path, tokenizer_folder):
     def tried(repository: Path, **changed: object) -> None:
-        graphs_from_repository(repository, replace(tiny, **changed), tmp_path / "graphs")
+        source = RepositorySource(preset=replace(tiny, **changed), repository=repository)
+        source.make(tmp_path / "graphs", lambda _line: None)
 
-    with pytest.raises(UnusableRepository, match=r"holds no manifest/1/manifest\.json; name a repository"):
-        tried(tmp_path)
     with pytest.raises(BuildUsageError, match="is of preset tiny, but the build is for large; give --preset tiny"):
         tried(in_fp16, name="large")
     with pytest.raises(OtherLabels, match="was trained for glad, sad, but the build is for sad, glad"):
         tried(in_fp16, labels=("sad", "glad"))
-    with pytest.raises(BuildUsageError, match=r"brings its own tokenizer; leave .* out"):
-        BuildRequest(preset=tiny, output=tmp_path, cache=tmp_path, checkpoint=in_fp16, tokenizer=tokenizer_folder)
     manifest = manifest_of(copy)
     for changed in ({"profile": "gpu"}, {"precision": "int8"}):
         (copy / MANIFEST_PATH).write_text(json.dumps(manifest | changed))
@@ -143,3 +172,18 @@ def test_what_cannot_be_built_from_is_refused(in_fp16, copy, tiny, tmp_path, tok
     path.unlink()
     with pytest.raises(UnusableRepository, match=r"text/1/model\.onnx is not the file that was built"):
         tried(copy)
+
+
+def test_bad_usage(in_fp16, tiny, tmp_path, tokenizer_folder, capsys):
+    for wrong in ({"tokenizer": tokenizer_folder}, {"seed": 1}, {"checkpoint": tmp_path / "weights.pt"}):
+        with pytest.raises(BuildUsageError, match="brings its own weights and tokenizer; leave"):
+            BuildRequest(preset=tiny, output=tmp_path, cache=tmp_path, repository=in_fp16, **wrong)
+    with pytest.raises(BuildUsageError, match="is where the weights come from, and would be lost"):
+        BuildRequest(preset=tiny, output=in_fp16, cache=tmp_path, repository=in_fp16)
+    assert cli.main(["--output", str(COMMITTED)]) == 2
+    assert "would be lost; name another folder as output" in capsys.readouterr().err
+    assert cli.main(["--seed", "0", "--checkpoint", "x.pt", "--output", str(tmp_path)]) == 2
+    assert "seed 0 is of untrained weights, but x.pt is given" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["--checkpoint", str(tmp_path / "empty"), "--output", str(tmp_path / "out")]) == 1
+    assert "holds no manifest/1/manifest.json; name a repository that" in " ".join(capsys.readouterr().err.split())

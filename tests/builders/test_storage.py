@@ -8,7 +8,7 @@ from onnx import TensorProto, numpy_helper
 from fv2es_builders.gpu_speed import parity_inputs
 from fv2es_builders.mixed import LARGEST
 from fv2es_builders.parity import session_of
-from fv2es_builders.storage import LEAST_ELEMENTS, halved, restored
+from fv2es_builders.storage import LEAST_ELEMENTS, LEAST_NORMAL, halved, restored
 
 pytestmark = pytest.mark.xdist_group("graphs")
 
@@ -66,11 +66,28 @@ def test_it_computes_as_fp32_with_rounded_weights(graph, model, tiny):
     )
 
 
-def test_numbers_beyond_fp16_stay():
-    large = np.full(LEAST_ELEMENTS, 2 * LARGEST["fp16"], np.float32)
+@pytest.mark.parametrize("number", [2 * LARGEST["fp16"], LEAST_NORMAL / 2])
+def test_numbers_that_fp16_cannot_hold_stay(number):
+    large = np.full(LEAST_ELEMENTS, number, np.float32)
     node = onnx.helper.make_node("Add", ["x", "large"], ["y"])
     value = [onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, [LEAST_ELEMENTS]) for name in "xy"]
     graph = onnx.helper.make_graph([node], "g", value[:1], value[1:], [numpy_helper.from_array(large, "large")])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
     assert halved(model) == model
-    assert session_of(halved(model))({"x": large})["y"][0] == 4 * LARGEST["fp16"]
+    assert session_of(halved(model))({"x": large})["y"][0] == 2 * np.float32(number)
+
+
+def test_steps_of_quantised_numbers_stay(tiny_graphs, tiny):
+    graph = onnx.load(str(tiny_graphs["fusion"]))
+    weight = next(node.input[1] for node in graph.graph.node if node.op_type == "Gemm")
+    scale = np.full(LEAST_ELEMENTS, 0.01, np.float32)
+    graph.graph.initializer.extend(
+        [
+            numpy_helper.from_array(scale, "step"),
+            numpy_helper.from_array(np.ones((LEAST_ELEMENTS, 2), np.int8), "whole"),
+        ]
+    )
+    graph.graph.node.append(onnx.helper.make_node("DequantizeLinear", ["whole", "step"], ["unused"], axis=0))
+    small = floats(halved(graph))
+    assert "step" in small
+    assert weight not in small or small[weight].size < LEAST_ELEMENTS

@@ -1,7 +1,7 @@
 """What training found out travels with the weights, and weights for other labels are refused."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from checkpoints import published, trained_model
@@ -50,7 +50,25 @@ def test_other_labels_are_refused(tiny, saved, labels):
 
 
 @pytest.mark.parametrize(
-    "entry", ["no JSON", "[]", "{}", json.dumps({"labels": ["glad", "sad"], "pos_weight": "x", "branches": {}})]
+    "entry",
+    [
+        "no JSON",
+        "[]",
+        "{}",
+        json.dumps({"labels": ["glad", "sad"], "pos_weight": "x", "branches": {}}),
+        json.dumps({"labels": ["glad", "sad"], "pos_weight": [1.0], "branches": {}}),
+        json.dumps({"labels": ["glad", "sad"], "pos_weight": None, "branches": {"audio": asdict(BRANCH)}}),
+        json.dumps(
+            {"labels": ["glad", "sad"], "pos_weight": None, "branches": {"text": asdict(BRANCH) | {"known": [True]}}}
+        ),
+        json.dumps(
+            {
+                "labels": ["glad", "sad"],
+                "pos_weight": None,
+                "branches": {"text": asdict(BRANCH) | {"base_rates": [0, 1]}},
+            }
+        ),
+    ],
 )
 def test_an_entry_of_another_form_is_refused(tiny, saved, entry):
     path = saved({METADATA_KEY: entry})

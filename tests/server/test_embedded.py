@@ -141,7 +141,8 @@ def test_repository_must_be_one(tmp_path: Path, repository: Path):
     (tmp_path / "emotion").mkdir()
     (tmp_path / "emotion" / "config.pbtxt").write_text("")
     with pytest.raises(
-        EmbeddedServerError, match="holds no weights, or a build of it was interrupted; run: fv2es build"
+        EmbeddedServerError,
+        match="holds no weights, or a build of it was interrupted; get the files that came with it again, or run: fv2es build",
     ):
         EmbeddedServer(tmp_path)
 

@@ -50,6 +50,7 @@ def test_film_with_transcript(client: Client, astronaut: Path, astronaut_srt: Pa
     assert "surprise" not in first.modalities["acoustic"].logits
     assert tuple(first.modalities["visual"].logits) == LABELS
     assert (first.top_label, second.top_label) == ("happiness", "anger")
+    assert first.is_clear
     assert result.model.labels == LABELS
     assert result.overall == pytest.approx(
         {label: np.mean([each.probabilities[label] for each in result.utterances]) for label in LABELS}

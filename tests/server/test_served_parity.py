@@ -3,7 +3,6 @@
 On untrained weights of a seed, which both can be made of; those that are committed have no modules.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,12 +11,11 @@ import pytest
 from fv2es import Client, EmbeddedServer
 from fv2es.console import UNTRAINED, plain_lines
 from fv2es_builders.build import BuildRequest, build
-from fv2es_builders.cache import default_cache_folder
 from fv2es_builders.presets import preset_by_name
 from fv2es_builders.reference import Reference, load_reference
 from served import assert_agrees
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.timeout(400)]  # a whole build
 
 PROBABILITY_ATOL = 1e-3
 """Allowed by the contract; float32 in another order of operations makes about 1e-6."""
@@ -26,7 +24,7 @@ PROBABILITY_ATOL = 1e-3
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     output = tmp_path_factory.mktemp("untrained")
-    build(BuildRequest(preset=preset_by_name("starter"), output=output, cache=default_cache_folder(os.environ), seed=0))
+    build(BuildRequest(preset=preset_by_name("starter"), output=output, cache=tmp_path_factory.mktemp("cache"), seed=0))
     with EmbeddedServer(output) as running:
         yield running
 

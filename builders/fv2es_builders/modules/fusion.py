@@ -9,9 +9,6 @@ from torch import Tensor, nn
 
 from fv2es_builders.modules.temporal import TemporalEncoder
 
-MODALITIES = ("text", "visual", "acoustic")
-"""Order of the modalities in `weighted_fusion` and in every output. Source: the published model."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FusionParts:

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from fv2es_builders.errors import BuildUsageError
 from fv2es_builders.modules.acoustic import AcousticBranch, Nest, acoustic_head
-from fv2es_builders.modules.fusion import MODALITIES, Fusion, FusionParts
+from fv2es_builders.modules.fusion import Fusion, FusionParts
 from fv2es_builders.modules.temporal import TemporalEncoder
 from fv2es_builders.modules.text import TextBranch, TextEncoder
 from fv2es_builders.modules.vgg_acoustic import VggAcousticBranch, vgg_acoustic_head, vgg_acoustic_trunk
 from fv2es_builders.modules.visual import VggBlock, VisualBranch, visual_head, visual_trunk
-from fv2es_builders.presets import AcousticSize, Preset, VggAcousticSize
+from fv2es_builders.presets import MODALITIES, AcousticSize, Preset, VggAcousticSize
 
 
 class V2EM(nn.Module):

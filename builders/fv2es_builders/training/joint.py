@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from fv2es_builders.modules.fusion import MODALITIES
 from fv2es_builders.modules.model import V2EM
+from fv2es_builders.presets import MODALITIES
 from fv2es_builders.training.branches import PARAMETERS, Part
 from fv2es_builders.training.footage import Footage
 from fv2es_builders.training.recipe import Recipe

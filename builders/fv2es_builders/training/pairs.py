@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fv2es_builders.errors import TrainingError
-from fv2es_builders.modules.fusion import MODALITIES
+from fv2es_builders.presets import MODALITIES
 from fv2es_builders.training.scores import Matrix
 
 

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from fv2es_builders.assets import encoder_weights, load_tokenizer, tokenizer_file
 from fv2es_builders.errors import BuildUsageError
-from fv2es_builders.modules.fusion import MODALITIES
 from fv2es_builders.modules.model import seeded_model
-from fv2es_builders.presets import Preset
+from fv2es_builders.presets import MODALITIES, Preset
 from fv2es_builders.trained import BranchFacts, TrainedFacts
 from fv2es_builders.training.acoustic import AcousticTask, sound_logits
 from fv2es_builders.training.branches import load_branch, load_start

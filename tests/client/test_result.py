@@ -1,0 +1,68 @@
+"""What a result says of itself: clear or not, which weights, and what they don't know."""
+
+import csv
+import io
+
+import pytest
+
+from fv2es.console import plain_lines
+from fv2es.errors import ModelUnavailable
+from fv2es.files import csv_text
+from fv2es.result import LEAST_EVIDENCE, Modality, ModelInfo, Result, Timing, UtteranceResult
+
+MANIFEST = {"name": "m", "sha256": "0" * 64, "labels": ["glad", "sad"], "trained": True, "precision": "fp32"}
+KNOWN = {"acoustic": {"known": [True, False]}, "text": {"known": [True, True]}}
+ABSENT = {name: Modality(present=False, logits=None) for name in ("text", "visual", "acoustic")}
+
+
+def info(**changed: object) -> ModelInfo:
+    return ModelInfo.from_manifest(MANIFEST | changed, server_version="2.51.0", address="here:1")
+
+
+def utterance(*, logits: tuple[float, float], probabilities: tuple[float, float] = (0.5, 0.5)) -> UtteranceResult:
+    return UtteranceResult(
+        index=0,
+        start_s=0.0,
+        end_s=1.0,
+        text="",
+        probabilities=dict(zip(("glad", "sad"), probabilities, strict=True)),
+        logits=dict(zip(("glad", "sad"), logits, strict=True)),
+        modalities=ABSENT,
+        frames=(),
+    )
+
+
+def result(each: UtteranceResult) -> Result:
+    timing = Timing(wall_s=1.0, first_utterance_s=0.5, media_s=1.0)
+    source = {"path": "a.mp4", "duration_s": 1.0}
+    return Result(source=source, model=info(), utterances=(each,), lost=(), notes=(), timing=timing)
+
+
+@pytest.mark.parametrize(
+    ("logits", "clear"),
+    [((0.0, 0.0), False), ((LEAST_EVIDENCE - 0.01, -3.0), False), ((LEAST_EVIDENCE, -3.0), True), ((-2.0, 5.0), True)],
+)
+def test_evidence_makes_clear_whatever_the_probabilities(logits, clear):
+    each = utterance(logits=logits, probabilities=(0.9, 0.1))
+    assert each.is_clear is clear
+    assert each.to_dict()["clear"] is clear
+    line = list(plain_lines(result(each)))[1]
+    assert line.startswith("  0:00.00-0:01.00  " + ("glad 0.90" if clear else "unclear: glad 0.90"))
+    (row,) = csv.DictReader(io.StringIO(csv_text([result(each)])))
+    assert row["clear"] == str(int(clear))
+
+
+def test_a_manifest_says_what_a_modality_has_never_learnt():
+    assert info().unknown == info(branches={}).unknown == {}
+    model = info(branches=KNOWN)
+    assert model.unknown == {"acoustic": ("sad",), "text": ()}
+    assert model.to_dict()["unknown"] == {"acoustic": ["sad"]}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"branches": {"text": {"known": [True]}}}, {"branches": {"text": {}}}, {"branches": None}, {"labels": None}],
+)
+def test_a_manifest_of_another_form_is_said(changed):
+    with pytest.raises(ModelUnavailable, match=r"here:1: its manifest is not of a form that this client knows \("):
+        info(**changed)
