@@ -57,11 +57,12 @@ def known_rows(data: Labelled[Any], branch: Branch) -> KnownRows:
 
     Raises:
         UnknownLabels: the model lacks a label of the data.
+        RepeatedLabels: two of the data's label names mean the same.
         EmptyData: there is no such row.
     """
     targets = np.zeros((len(data.rows), len(branch.labels)), np.bool_)  # [N, C]
     for column, position in enumerate(label_positions(data.label_names, branch.labels, path=data.path)):
-        targets[:, position] |= data.targets[:, column]
+        targets[:, position] = data.targets[:, column]
     own, others = targets[:, branch.known], targets[:, ~branch.known]
     kept = own.any(axis=1)
     if not kept.any():
