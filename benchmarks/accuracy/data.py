@@ -2,9 +2,11 @@
 
 import hashlib
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
@@ -67,10 +69,10 @@ def read_faces(path: Path) -> Labelled[npt.NDArray[np.uint8]]:
     path = _only_archive(path) if path.is_dir() else path
     data = _read(path)
     try:
-        with np.load(path) as archive:
+        with np.load(BytesIO(data)) as archive:
             images, numbers = archive["images"], archive["labels"]
             label_names = tuple(str(name) for name in archive["label_names"])
-    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise WrongFormat(path, f"not an .npz with images, labels and label_names ({error})") from error
     expected = (len(numbers) if numbers.ndim == 1 else -1, FACE_SIZE_PX, FACE_SIZE_PX)
     if images.dtype != np.uint8 or images.shape != expected:

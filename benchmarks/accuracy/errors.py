@@ -38,6 +38,18 @@ class UnknownLabels(DataError):
         )
 
 
+class RepeatedLabels(DataError):
+    """Label names of the data mean the same label. `labels` are those, as the data name them."""
+
+    def __init__(self, path: Path, labels: Sequence[str]) -> None:
+        self.labels = tuple(labels)
+        super().__init__(
+            path,
+            f"of its label names {', '.join(labels)} each means the same as another; "
+            "put the rows of one label under one name",
+        )
+
+
 class AllLost(DataError):
     """Not one row was answered by the branch. `reason` is that of the first."""
 

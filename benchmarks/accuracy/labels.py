@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.accuracy.errors import UnknownLabels
+from benchmarks.accuracy.errors import RepeatedLabels, UnknownLabels
 
 SYNONYMS: Final = (
     frozenset({"anger", "angry", "ang"}),
@@ -16,15 +16,19 @@ SYNONYMS: Final = (
 
 
 def label_positions(names: Sequence[str], labels: Sequence[str], *, path: Path) -> list[int]:
-    """Where each of the data's labels stands among the model's.
+    """Where each of the data's labels stands among the model's: as many positions as names, no two alike.
 
     Raises:
         UnknownLabels: the model lacks some; all of them are named. `path` says whose labels they are.
+        RepeatedLabels: several names are equal, or mean the same label of the model.
     """
-    found = {name: _position(name, labels) for name in names}
-    if missing := [name for name, position in found.items() if position is None]:
+    found = [_position(name, labels) for name in names]
+    if missing := [name for name, position in zip(names, found, strict=True) if position is None]:
         raise UnknownLabels(path, missing, labels)
-    return [position for position in found.values() if position is not None]
+    positions = [position for position in found if position is not None]
+    if repeated := [name for name, own in zip(names, positions, strict=True) if positions.count(own) > 1]:
+        raise RepeatedLabels(path, repeated)
+    return positions
 
 
 def _position(name: str, labels: Sequence[str]) -> int | None:

@@ -57,11 +57,12 @@ def known_rows(data: Labelled[Any], branch: Branch) -> KnownRows:
 
     Raises:
         UnknownLabels: the model lacks a label of the data.
+        RepeatedLabels: two of the data's label names mean the same.
         EmptyData: there is no such row.
     """
     targets = np.zeros((len(data.rows), len(branch.labels)), np.bool_)  # [N, C]
     for column, position in enumerate(label_positions(data.label_names, branch.labels, path=data.path)):
-        targets[:, position] |= data.targets[:, column]
+        targets[:, position] = data.targets[:, column]
     own, others = targets[:, branch.known], targets[:, ~branch.known]
     kept = own.any(axis=1)
     if not kept.any():
@@ -121,10 +122,10 @@ def measure(data: Labelled[Any], branch_name: BranchName, served: Served, *, on_
         "data": _data_facts(data, known),
         "lost": lost,
         "calibration": _branch_facts(branch),
-        **_scores(
+        **scores_of_answers(
             branch,
-            probabilities=branch.probabilities(answers.evidence)[scored][:, branch.known],
-            fused=answers.fused[scored][:, branch.known].astype(np.float64),
+            evidence=answers.evidence[scored],
+            fused=answers.fused[scored],
             targets=known.targets[scored],
             one_label=data.one_label,
         ),
@@ -159,11 +160,25 @@ def _branch_facts(branch: Branch) -> dict[str, Any]:
     }
 
 
-def _scores(
-    branch: Branch, *, probabilities: Probabilities, fused: Probabilities, targets: Flags, one_label: bool
+def scores_of_answers(
+    branch: Branch,
+    *,
+    evidence: npt.NDArray[np.float32],
+    fused: npt.NDArray[np.float32],
+    targets: Flags,
+    one_label: bool,
 ) -> dict[str, Any]:
-    """All figures, over the n scored rows and the L known labels: arrays are [n, L]."""
+    """All figures, over n scored rows and the L labels that the branch knows; see benchmarks/README.md.
+
+    Args:
+        branch: of C labels, L of which it knows.
+        evidence: [n, C], its logits as served.
+        fused: [n, C], probabilities as the ensemble serves them.
+        targets: [n, L], true where the label holds.
+        one_label: true where just one label holds for each row by the nature of the data.
+    """
     labels = branch.known_labels
+    probabilities = branch.probabilities(evidence)[:, branch.known]  # [n, L]
     called = likeliest(probabilities)
     by_likeliest = call_scores(called, targets)
     by_threshold = call_scores(probabilities >= branch.thresholds[branch.known], targets)
@@ -184,8 +199,9 @@ def _scores(
         "labels": _by_label(labels, targets, recall=by_likeliest, f1=decisive),
         "labels_unknown_to_branch": [label for label in branch.labels if label not in labels],
         "labels_without_rows": [label for label, rows in zip(labels, targets.sum(axis=0), strict=True) if not rows],
+        "even": _called_scores(likeliest(evidence[:, branch.known].astype(np.float64)), targets),
         "baseline": _baseline(labels, targets),
-        "fused": _fused(fused, targets),
+        "fused": _fused(fused[:, branch.known].astype(np.float64), targets),
         "confusion": {
             "labels": list(labels),
             "rows_true_columns_predicted": confusion(probabilities, targets).tolist(),
@@ -201,9 +217,12 @@ def _by_label(labels: Sequence[str], targets: Flags, *, recall: CallScores, f1: 
 
 def _baseline(labels: Sequence[str], targets: Flags) -> dict[str, Any]:
     called = always_commonest(targets)
+    return {"always": labels[int(called[0].argmax())], **_called_scores(called, targets)}
+
+
+def _called_scores(called: Flags, targets: Flags) -> dict[str, float]:
     scores = call_scores(called, targets)
     return {
-        "always": labels[int(called[0].argmax())],
         "accuracy": accuracy(called, targets),
         "uar": scores.unweighted_recall,
         "macro_f1": scores.macro_f1,

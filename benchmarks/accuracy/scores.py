@@ -46,7 +46,7 @@ def call_scores(called: Flags, targets: Flags) -> CallScores:
 
 
 def likeliest(probabilities: Probabilities) -> Flags:
-    """[N, C], true at each row's likeliest label; of equal ones at the first."""
+    """[N, C], true at each row's likeliest label, or the one with the most evidence; of equal ones at the first."""
     called: Flags = probabilities.argmax(axis=1)[:, None] == np.arange(probabilities.shape[1])
     return called
 

@@ -59,7 +59,7 @@ class Answers:
 
 
 class Served:
-    """A connection to a Triton that serves `emotion` and its steps. Thread-safe.
+    """A connection to a Triton that serves `emotion` and its steps. Thread-safe; closing it ends what is under way.
 
     Args:
         server: HOST:PORT of its gRPC.
@@ -237,18 +237,18 @@ def ask_all(
         on_rows: called with the number of rows that were answered since the last call.
 
     Raises:
-        Fv2esError: the first that `ask` raised; no further batches are sent.
+        Fv2esError: the first that `ask` raised; no further batches are sent. Those under way are not waited for: closing
+            the connection ends them.
     """
     answers = []
-    with ThreadPoolExecutor(IN_FLIGHT) as pool:
+    pool = ThreadPoolExecutor(IN_FLIGHT)
+    try:
         futures = [pool.submit(lambda own: ask([rows[row] for row in own]), batch) for batch in batches]
-        try:
-            for future, batch in zip(futures, batches, strict=True):
-                answers.append(future.result())
-                on_rows(len(batch))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        for future, batch in zip(futures, batches, strict=True):
+            answers.append(future.result())
+            on_rows(len(batch))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
     order = np.argsort(np.concatenate(batches), kind="stable")
     lost = [reason for each in answers for reason in each.lost]
     return Answers(

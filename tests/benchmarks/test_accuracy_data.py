@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.accuracy.branch import Branch, branch_from_manifest
 from benchmarks.accuracy.data import read_comments, read_faces, read_speech
-from benchmarks.accuracy.errors import DataNotFound, EmptyData, UnknownLabels, WrongFormat
+from benchmarks.accuracy.errors import DataNotFound, EmptyData, RepeatedLabels, UnknownLabels, WrongFormat
 from benchmarks.accuracy.labels import label_positions
 from benchmarks.accuracy.measure import known_rows
 from fv2es.errors import ModelUnavailable, UsageError
@@ -61,9 +61,23 @@ def test_no_archive(tmp_path: Path):
     (tmp_path / "text.npz").write_text("no archive")
     with pytest.raises(WrongFormat, match=r"not an .npz"):
         read_faces(tmp_path)
+    (tmp_path / "text.npz").write_bytes(b"")
+    with pytest.raises(WrongFormat, match=r"not an .npz"):
+        read_faces(tmp_path)
     (tmp_path / "other.npz").touch()
     with pytest.raises(UsageError, match=r"several \.npz \(other.npz, text.npz\); name one"):
         read_faces(tmp_path)
+
+
+def test_damaged_archive(faces_file: Path, tmp_path: Path):
+    path = tmp_path / "faces.npz"
+    with np.load(faces_file) as archive:
+        np.savez_compressed(path, **archive)
+    data = bytearray(path.read_bytes())
+    data[100:140] = b"\xff" * 40  # inside the compressed pictures
+    path.write_bytes(data)
+    with pytest.raises(WrongFormat, match=r"not an .npz"):
+        read_faces(path)
 
 
 def test_speech(speech_folder: Path):
@@ -153,6 +167,20 @@ def test_labels_by_other_names():
     with pytest.raises(UnknownLabels, match=r"no label for fear, boredom .it has: anger, sadness") as raised:
         label_positions(("fear", "angry", "boredom"), ("anger", "sadness"), path=path)
     assert raised.value.labels == ("fear", "boredom")
+
+
+@pytest.mark.parametrize(
+    ("names", "repeated"),
+    [
+        (("angry", "sad", "angry"), ("angry", "angry")),
+        (("happy", "sad", "joy"), ("happy", "joy")),
+        (("happiness", "sad", "hap", "sadness"), ("happiness", "sad", "hap", "sadness")),
+    ],
+)
+def test_names_of_one_label_are_refused(names: tuple[str, ...], repeated: tuple[str, ...]):
+    with pytest.raises(RepeatedLabels, match=f"its label names {', '.join(repeated)} each means the same") as raised:
+        label_positions(names, STARTER, path=Path("data"))
+    assert raised.value.labels == repeated
 
 
 def test_probabilities_of_a_branch():

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from benchmarks.accuracy.branch import Branch
+from benchmarks.accuracy.measure import scores_of_answers
 from benchmarks.accuracy.scores import (
     accuracy,
     always_commonest,
@@ -103,3 +105,21 @@ def test_calibration_error_by_chance():
     many = calibration_error_by_chance(np.full(400, 0.5))
     assert many == pytest.approx(np.sqrt(0.5 / (np.pi * 400)), rel=0.1)
     assert calibration_error_by_chance(np.ones(5)) == 0
+
+
+def test_even_takes_base_rates_out():
+    branch = Branch(
+        name="text",
+        labels=("common", "unknown", "rare"),
+        known=np.array([True, False, True]),
+        base_rates=np.array([0.9, 0.5, 0.1]),
+        thresholds=np.array([0.5, 0.5, 0.5]),
+        from_manifest=True,
+    )
+    evidence = np.array([[1, 9, 0], [1, 9, 0], [0, 9, 1], [0, 9, 1], [0, 9, 1]], np.float32)
+    targets = one_hot([0, 0, 0, 0, 1], 2)
+    report = scores_of_answers(branch, evidence=evidence, fused=evidence / 10, targets=targets, one_label=True)
+    # The base rates' ln 81 between the two outweighs all evidence: always common.
+    assert (report["accuracy"], report["uar"], report["macro_f1"]) == (0.8, 0.5, pytest.approx((8 / 9 + 0) / 2))
+    # Without them the last three rows are called rare.
+    assert report["even"] == {"accuracy": 0.6, "uar": 0.75, "macro_f1": pytest.approx((2 / 3 + 1 / 2) / 2)}

@@ -1,17 +1,22 @@
 """Through a real server, and the same input another way: the same logits; and the whole command."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import grpc
 import numpy as np
 import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from benchmarks.accuracy.cli import main
 from benchmarks.accuracy.data import read_comments, read_faces, read_speech
@@ -75,11 +80,12 @@ def text_in_process(repository: Path, path: Path, address: str) -> tuple[np.ndar
 
 
 def acoustic_by_the_client(repository: Path, path: Path, address: str) -> tuple[np.ndarray, np.ndarray]:
-    logits, probabilities = [], []
+    labels, logits, probabilities = manifest_of(repository)["labels"], [], []
     with Client(address, utterance_rule=UtteranceRule(window_s=30)) as client:
         for file in read_speech(path).rows:
             (utterance,) = client.analyze(file).utterances
-            logits.append(list(utterance.modalities["acoustic"].logits.values()))
+            said = utterance.modalities["acoustic"].logits  # of the labels that the branch knows; the others' are 0
+            logits.append([said.get(label, 0.0) for label in labels])
             probabilities.append(list(utterance.probabilities.values()))
     return np.array(logits), np.array(probabilities)
 
@@ -116,8 +122,8 @@ def test_same_as_another_way(
 
 KEYS = [
     *("schema_version", "branch", "model", "data", "lost", "calibration", "n", "accuracy", "uar", "macro_f1", "ece"),
-    *("ece_by_chance", "ece_labels", "labels", "labels_unknown_to_branch", "labels_without_rows", "baseline", "fused"),
-    *("confusion", "reliability", "timing"),
+    *("ece_by_chance", "ece_labels", "labels", "labels_unknown_to_branch", "labels_without_rows", "even"),
+    *("baseline", "fused", "confusion", "reliability", "timing"),
 ]
 
 
@@ -208,6 +214,64 @@ def test_interrupted(tmp_path: Path):
     assert list(tmp_path.iterdir()) == [pipe]
 
 
+class Hung(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """A server that says which model it has and answers nothing else until it is over."""
+
+    MANIFEST: Final = {
+        "name": "hung",
+        "sha256": "0" * 64,
+        "labels": ["joy", "anger"],
+        "trained": True,
+        "precision": "fp32",
+    }
+
+    def __init__(self) -> None:
+        self.asked, self.over = threading.Event(), threading.Event()
+
+    def ServerMetadata(self, request: object, context: object) -> object:  # noqa: N802 - the protocol's name
+        return service_pb2.ServerMetadataResponse(version="0")
+
+    def ModelInfer(self, request: Any, context: object) -> object:  # noqa: N802 - the protocol's name
+        if request.model_name != "manifest":
+            self.asked.set()
+            self.over.wait()
+            return service_pb2.ModelInferResponse()
+        text = json.dumps(self.MANIFEST).encode()
+        output = service_pb2.ModelInferResponse.InferOutputTensor(name="MANIFEST", datatype="BYTES", shape=[1])
+        return service_pb2.ModelInferResponse(
+            outputs=[output], raw_output_contents=[len(text).to_bytes(4, "little") + text]
+        )
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[str]:
+        """Its address."""
+        server = grpc.server(ThreadPoolExecutor(8))
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            self.over.set()
+            server.stop(grace=None).wait()
+
+
+def test_interrupted_while_the_server_hangs(tmp_path: Path):
+    data, hung = tmp_path / "dev.tsv", Hung()
+    data.write_text("\n".join(f"words {row}\t0\tx" for row in range(1000)))
+    data.with_name("labels.txt").write_text("joy\nanger")
+    with hung.listening() as address:
+        command = [sys.executable, "-m", "benchmarks.accuracy", "text", str(data), "--server", address]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
+            try:
+                assert hung.asked.wait(timeout=60)
+                run.send_signal(signal.SIGINT)
+                assert run.wait(timeout=20) == 128 + signal.SIGINT
+            finally:
+                run.kill()
+            assert run.stderr.read() == "error: interrupted; nothing was written\n"
+
+
 def echo(rows: list[int]) -> Answers:
     values = np.array(rows, np.float32)[:, None]
     return Answers(evidence=values, fused=-values, lost=tuple("odd" if row % 2 else "" for row in rows))
@@ -234,3 +298,19 @@ def test_no_more_is_asked_after_a_failure():
     with pytest.raises(ServerUnreachable, match="gone"):
         ask_all(range(1000), batches, fail, on_rows=lambda rows: None)
     assert len(asked) < 1000
+
+
+def test_a_failure_does_not_wait_for_other_requests():
+    over, answered = threading.Event(), []
+
+    def ask(rows: list[int]) -> Answers:
+        if rows == [0]:
+            raise ServerUnreachable("here", "gone")
+        over.wait(timeout=20)
+        answered.extend(rows)
+        return echo(rows)
+
+    with pytest.raises(ServerUnreachable, match="gone"):
+        ask_all(range(3), [np.array([row]) for row in range(3)], ask, on_rows=lambda rows: None)
+    assert not answered
+    over.set()

@@ -34,6 +34,11 @@ def log_power(pieces: Tensor) -> Tensor:
     return (logarithm - logarithm.mean(dim=(1, 2, 3), keepdim=True)) * LOG_SCALE
 
 
+def net_input(pieces: Tensor, sound_input: SoundInput) -> Tensor:
+    """What the net sees of pieces, in training and as served: power [P, 4, 32, 32] float32 -> the same shape."""
+    return log_power(pieces) if sound_input == "log_power" else pieces
+
+
 class Attention(nn.Module):
     """Attention among the tokens of each block. Channels leave it with the head as the fastest axis, as in timm's NesT."""
 
@@ -253,8 +258,6 @@ class AcousticBranch(nn.Module):
         Returns:
             [P, dim] float32.
         """
-        if self.sound_input == "log_power":
-            pieces = log_power(pieces)
-        features: Tensor = self.trunk(pieces)  # [P, last dim, 8, 8]
+        features: Tensor = self.trunk(net_input(pieces, self.sound_input))  # [P, last dim, 8, 8]
         embedded: Tensor = self.head(features.flatten(1))  # [P, dim]
         return embedded

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fv2es_builders.modules.acoustic import Nest, acoustic_head, log_power
+from fv2es_builders.modules.acoustic import Nest, acoustic_head, net_input
 from fv2es_builders.modules.model import acoustic_size
 from fv2es_builders.modules.temporal import TemporalEncoder
 from fv2es_builders.presets import AcousticSize, Preset
@@ -24,8 +24,9 @@ from fv2es_builders.training.speech import Speech
 UNKNOWN_LOGIT: Final = -1e4
 """Of a label that the data set does not have, in the softmax over labels in training."""
 
-
-_LEVEL_PULL = 0.05
+_LEVEL_PULL: Final = 0.05
+"""Weight of the squared mean of a row's logits in the loss. The softmax leaves that mean open; pulled to zero it is the same for
+all rows, so that a sound that says nothing gets the same logits whatever it is. Ours."""
 
 
 class SoundNet(nn.Module):
@@ -49,7 +50,7 @@ class SoundNet(nn.Module):
     def features(self, pieces: Tensor) -> Tensor:
         """Power [P, 4, 32, 32] -> [P, dim]."""
         first, relu, last = self.a_flatten
-        maps = self.A(log_power(pieces) if self.sound_input == "log_power" else pieces)  # [P, last dim, 8, 8]
+        maps = self.A(net_input(pieces, self.sound_input))  # [P, last dim, 8, 8]
         out: Tensor = last(self.dropout(relu(first(self.dropout(maps.flatten(1))))))
         return out
 
@@ -156,10 +157,7 @@ class AcousticTask:
         )
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        """Over one choice among the labels, and a pull of each row's mean logit to zero, which that leaves open: scalar.
-
-        So a sound that says nothing gets the same logits whatever it is.
-        """
+        """Over one choice among the labels, and a pull of each row's mean logit to zero, see `_LEVEL_PULL`: scalar."""
         known, logits = self._known.float(), logits.float()
         chances = functional.log_softmax(logits.masked_fill(~self._known, UNKNOWN_LOGIT), dim=1)
         choice = -(targets * chances * known).sum(dim=1)  # [U]

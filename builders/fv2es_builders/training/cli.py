@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     parser.add_argument("--learning-rate", type=float, help="instead of the recipe's")
     parser.add_argument(
-        "--held-out", action="append", default=[], metavar="SPEAKER", help="EmoDB: a speaker to choose by"
+        "--held-out", action="append", default=[], metavar="SPEAKER", help="EmoDB: a speaker to judge and calibrate by"
     )
     parser.add_argument(
         "--branch",

@@ -1,4 +1,4 @@
-"""From a branch's best checkpoint to weights a build takes, with calibration and a report on data not chosen by."""
+"""From a branch's kept weights to those a build takes, with calibration and a report on data not calibrated by."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ WEIGHTS_FILE: Final = "weights.safetensors"
 CALIBRATION_FILE: Final = "calibration.json"
 REPORT_FILE: Final = "report.json"
 CHOOSE_FILE: Final = "choose.npz"
-"""Logits as trained and as served, and targets, of the data chosen by: what the fusion of separately trained branches is found on."""
+"""Logits as trained and as served, and targets, of the data calibrated by: what the fusion of separately trained branches is found on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +43,7 @@ class Judged:
 
 
 def judged_before(folder: Path) -> Judged:
-    """What an earlier run was chosen by, from its output folder.
+    """What an earlier run was calibrated by, from its output folder.
 
     Raises:
         TrainingError: the folder holds no finished run.
@@ -94,7 +94,7 @@ def finish(
     """Calibrate on one part of the data, fold that into the weights, score on the others, write all of it down.
 
     Args:
-        module: the branch, with its best weights; changed in place.
+        module: the branch, with its kept weights; changed in place.
         out: its layer that makes the logits.
         folder: gets `weights.safetensors`, `calibration.json`, `choose.npz` and `report.json`.
         labels: the preset's.

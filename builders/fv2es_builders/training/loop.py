@@ -45,7 +45,10 @@ class Task(Protocol):
         ...
 
     def scores(self, module: nn.Module) -> Mapping[str, float]:
-        """Scores on validation data of a copy of `module`, in evaluation mode and without gradients. `score` decides: higher is better."""
+        """Scores on validation data of a copy of `module`, in evaluation mode and without gradients.
+
+        `score` decides where the best epoch is kept: higher is better.
+        """
         ...
 
 
@@ -54,17 +57,18 @@ class FitResult:
     """What came out of a run."""
 
     best: Path
-    """The weights of the best epoch."""
+    """The weights of the epoch that is kept: see `Recipe.keep`."""
     score: float
+    """That epoch's."""
     epoch: int
-    """The one that is kept, counted from 0."""
+    """Counted from 0."""
 
 
 def fit(task: Task, recipe: Recipe, folder: Path, log: Log) -> FitResult:
     """Train until the last epoch or until nothing gets better; a run that was stopped goes on after its last whole epoch.
 
     Args:
-        task: is trained in place; its module ends with the last weights, not with the best ones.
+        task: is trained in place; its module ends with the last step's weights, not with the averaged ones that are kept.
         recipe: its numbers; a checkpoint in `folder` must have been made with the same.
         folder: gets `state.pt`, `best.safetensors` and `log.jsonl`.
         log: gets lines about progress.
@@ -96,7 +100,7 @@ def fit(task: Task, recipe: Recipe, folder: Path, log: Log) -> FitResult:
 
 
 def load_best(module: nn.Module, folder: Path) -> None:
-    """Put the best weights of a run into a module of the same names."""
+    """Put the kept weights of a run into a module of the same names."""
     module.load_state_dict(load_file(folder / BEST_FILE), strict=True)
 
 
@@ -183,7 +187,7 @@ class _Run:
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.best, self.best_epoch = state["epoch"], state["best"], state["best_epoch"]
-        log(f"goes on after epoch {self.epoch - 1}, best score {self.best:.4f}")
+        log(f"goes on after epoch {self.epoch - 1}, kept score {self.best:.4f}")
 
 
 def _optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

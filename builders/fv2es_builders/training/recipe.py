@@ -27,7 +27,7 @@ class Recipe:
     average: float = 0.998
     """Decay of the running average of the weights, which is what is scored and kept; in [0, 1)."""
     patience: int = 10
-    """Epochs without a better score after which the run ends; >= 1."""
+    """Epochs without a better score after which the run ends, where the best is kept; >= 1."""
     keep: Literal["best", "last"] = "best"
     """Which epoch's weights are kept. The last: nothing is chosen by validation data, which are then judged by alone."""
     max_gradient: float = 5.0

@@ -27,7 +27,7 @@ class RunRequest:
     start: Path | None = None
     """Weights of another run to start from, such as its `best.safetensors`; None: from the seed."""
     held_out: tuple[str, ...] = ()
-    """EmoDB: speakers to choose by and not to train on."""
+    """EmoDB: speakers to judge and calibrate by, and not to train on."""
     branches: tuple[Path, ...] = ()
     """Outputs of earlier runs. Fusion: the branches; acoustic: runs whose held-out speakers calibrate."""
     encoder: Path | None = None

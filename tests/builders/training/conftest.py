@@ -2,24 +2,34 @@
 
 import pickle
 import wave
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import torch
 
 from fv2es_builders.presets import PRESETS, Preset
 
 SIDE = 48
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small tensors, and tests that run beside each other: more threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def starter_tiny(tiny: Preset) -> Preset:
-    """The starter's labels with the sizes of `tiny`."""
-    return replace(
-        PRESETS["starter"], visual=tiny.visual, acoustic=tiny.acoustic, temporal=tiny.temporal, text=tiny.text
-    )
+    """The starter's labels, and its input of the acoustic net, with the sizes of `tiny`."""
+    acoustic = replace(tiny.acoustic, sound_input="log_power")
+    return replace(PRESETS["starter"], visual=tiny.visual, acoustic=acoustic, temporal=tiny.temporal, text=tiny.text)
 
 
 @pytest.fixture(scope="session")

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 
@@ -89,6 +90,29 @@ def test_the_best_weights_are_kept_not_the_last(tmp_path):
         load_best(module, tmp_path / name)
         kept.append(module[0].weight.clone())
     assert not torch.equal(*kept)
+
+
+def kept_weights(folder):
+    module = Line().module
+    load_best(module, folder)
+    return list(module.state_dict().values())
+
+
+def test_the_last_weights_are_kept_where_the_recipe_says_so(tmp_path):
+    best = Recipe(epochs=3, batch=4, learning_rate=0.1, patience=1)
+    last = dataclasses.replace(best, keep="last")
+    fit(Line(scores=(0.1, 0.2, 0.5)), best, tmp_path / "third is best", quiet)
+    falling = fit(Line(scores=(0.5, 0.2, 0.1)), last, tmp_path / "first is best", quiet)
+    assert (falling.score, falling.epoch) == (0.1, 2)  # nor do worse scores end the run
+    fit(Line(scores=(0.5, 0.2, 0.1)), best, tmp_path / "chosen", quiet)
+    with pytest.raises(KeyboardInterrupt):
+        fit(Line(scores=(0.5, 0.2), stop_before=2), last, tmp_path / "stopped", quiet)
+    resumed = fit(Line(scores=(0.1,)), last, tmp_path / "stopped", quiet)
+    assert (resumed.score, resumed.epoch) == (0.1, 2)
+    expected = kept_weights(tmp_path / "third is best")
+    for name in ("first is best", "stopped"):
+        assert all(map(torch.equal, kept_weights(tmp_path / name), expected))
+    assert not all(map(torch.equal, kept_weights(tmp_path / "chosen"), expected))
 
 
 def test_a_run_with_another_recipe_is_refused(tmp_path):

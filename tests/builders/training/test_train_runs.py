@@ -10,23 +10,24 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from builders.training.conftest import tone
 from fv2es_builders.errors import BuildUsageError, TrainingDataError, TrainingError
+from fv2es_builders.export import onnx_from_module, served_parts
+from fv2es_builders.importing import model_from_checkpoint
+from fv2es_builders.modules.acoustic import AcousticBranch
 from fv2es_builders.modules.model import V2EM, seeded_model
+from fv2es_builders.parity import ATOL, onnx_runner
 from fv2es_builders.presets import Preset
+from fv2es_builders.trained import BranchFacts
 from fv2es_builders.training import runs
+from fv2es_builders.training.acoustic import SoundNet
 from fv2es_builders.training.branches import load_branch
 from fv2es_builders.training.cli import main
+from fv2es_builders.training.finish import facts_before
 from fv2es_builders.training.recipe import Recipe
 from fv2es_builders.training.request import RunRequest
+from fv2es_builders.training.spectrum import mel_pieces
 from fv2es_builders.training.whole import run_utterances
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,55 @@ def test_the_acoustic_branch_has_no_vote_on_surprise(trained, starter_tiny):
     surprise = starter_tiny.labels.index("surprise")
     assert (said[:, surprise] == 0).all()
     assert (said[:, :surprise] != 0).all()
+
+
+def test_an_earlier_run_tells_its_facts(trained, starter_tiny, tmp_path):
+    report = json.loads((trained / "acoustic" / "report.json").read_text())
+    knows = tuple(label != "surprise" for label in starter_tiny.labels)
+    rates = tuple(
+        pytest.approx(1.5 / 7 if known else 0.5, abs=1e-6) for known in knows
+    )  # one sentence of six, and half one more
+    assert facts_before(trained / "acoustic") == BranchFacts(
+        known=knows, base_rates=rates, thresholds=tuple(report["thresholds"])
+    )
+    with pytest.raises(TrainingError, match="holds no finished run"):
+        facts_before(tmp_path)
+    (tmp_path / "calibration.json").write_text("{")
+    with pytest.raises(TrainingError, match="holds no finished run"):
+        facts_before(tmp_path)
+
+
+def test_the_fused_file_tells_its_facts_to_the_build(trained, starter_tiny):
+    imported = model_from_checkpoint(trained / "fusion" / "weights.safetensors", starter_tiny)
+    written = json.loads((trained / "fusion" / "calibration.json").read_text())
+    assert imported.preset == dataclasses.replace(starter_tiny, pos_weight=tuple(written["pos_weight"]))
+    assert imported.model.preset == imported.preset
+    assert imported.branches == {name: facts_before(trained / name) for name in ("visual", "text", "acoustic")}
+    unknown = {
+        name: [label for label, known in zip(starter_tiny.labels, facts.known, strict=True) if not known]
+        for name, facts in imported.branches.items()
+    }
+    assert unknown == {"visual": [], "text": [], "acoustic": ["surprise"]}
+
+
+@torch.no_grad()
+def test_the_net_sees_the_same_of_sound_in_training_and_as_served(trained, starter_tiny, tmp_path):
+    net = SoundNet(starter_tiny, dropout=0.2).eval()
+    left = net.load_state_dict(load_file(trained / "acoustic" / "weights.safetensors"), strict=False)
+    assert left.missing_keys == ["probe.weight", "probe.bias"]
+    loud = 0.5 * torch.from_numpy(np.random.default_rng(0).normal(size=20_000)).float()
+    pieces = torch.cat([mel_pieces(torch.from_numpy(tone(440, 1.0)).float()), mel_pieces(loud)])
+    expected = net.features(pieces)
+
+    model = model_from_checkpoint(trained / "fusion" / "weights.safetensors", starter_tiny).model
+    assert torch.equal(model.acoustic(pieces), expected)
+    power = AcousticBranch(model.A, model.a_flatten, sound_input="power")
+    assert (power(pieces) - expected).abs().max() > 100 * ATOL["export"]
+
+    ((_, served, spec),) = (part for part in served_parts(model) if part[2].name == "acoustic")
+    run = onnx_runner(onnx_from_module(served, spec, tmp_path / "model.onnx"))
+    found = run({"PIECES": pieces.numpy()})["ACOUSTIC"]
+    assert found == pytest.approx(expected.numpy(), abs=ATOL["export"])
 
 
 def test_reports_score_what_was_not_chosen_by(trained, starter_tiny):

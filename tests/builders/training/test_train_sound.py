@@ -6,9 +6,11 @@ from builders.training.conftest import tone, write_wave
 from fv2es_builders.errors import TrainingDataError
 from fv2es_builders.modules.acoustic import log_power
 from fv2es_builders.presets import PRESETS
-from fv2es_builders.training.acoustic import sequences_of
+from fv2es_builders.training.acoustic import AcousticSettings, AcousticTask, sequences_of
+from fv2es_builders.training.backgrounds import Backgrounds
 from fv2es_builders.training.codecs import CODECS, coded_variants
-from fv2es_builders.training.sound_augment import SoundAugment
+from fv2es_builders.training.recipe import Recipe
+from fv2es_builders.training.sound_augment import SoundAugment, SoundAugmentSettings
 from fv2es_builders.training.spectrum import mel_pieces
 from fv2es_builders.training.speech import load_emodb, read_wave
 from fv2es_pipelines.mel import MelGraph
@@ -103,3 +105,70 @@ def test_sequences_point_at_their_own_pieces():
     rows, index, mask = sequences_of(parts)
     assert mask.tolist() == [[True, True, False], [True, True, True]]
     assert rows[index][..., 0, 0, 0][mask].tolist() == [2, 2, 3, 3, 3]
+
+
+def test_backgrounds_are_short_bounded_and_sometimes_silent():
+    backgrounds = Backgrounds(torch.Generator().manual_seed(0))
+    waves = [backgrounds() for _ in range(60)]
+    for wave in waves:
+        assert wave.dtype == torch.float32
+        assert 0.6 * 16_000 <= len(wave) <= 3.0 * 16_000
+        assert torch.isfinite(wave).all()
+    peaks = torch.stack([wave.abs().max() for wave in waves])
+    assert 3 <= (peaks == 0).sum() <= 18  # 10 expected, deviation 3
+    heard_db = 20 * peaks[peaks > 0].log10()
+    assert -50.01 <= heard_db.min() < -35
+    assert -15 < heard_db.max() <= -5.99
+    lengths = torch.tensor([len(wave) for wave in waves])
+    assert lengths.min() < 12_000
+    assert lengths.max() > 45_000
+
+
+def test_backgrounds_follow_their_generator():
+    first, same, other = (Backgrounds(torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    waves = [[own() for _ in range(6)] for own in (first, same, other)]
+    assert all(map(torch.equal, waves[0], waves[1]))
+    assert not any(
+        one.shape == two.shape and one.any() and torch.equal(one, two) for one, two in zip(*waves[1:], strict=True)
+    )
+
+
+@pytest.mark.parametrize(("duration_s", "least"), [(4.0, 2.0), (1.5, 1.0)])
+def test_a_part_is_at_least_a_second_and_half(duration_s, least):
+    """Of a wave without anything else done to it. A piece holds 6,400 samples."""
+    only_cut = SoundAugmentSettings(
+        plain=0, speed=0, warp=0, gain_db=0, room=0, noisy=0, filtered=0, masked=0, cut=1, start_s=0
+    )
+    augment = SoundAugment(torch.Generator().manual_seed(0), only_cut)
+    rising = torch.from_numpy(
+        np.sin(np.linspace(0, 30, int(duration_s * 16_000)) ** 2 * 30)
+    ).float()  # its pitch tells where
+    parts = [augment([rising]) for _ in range(40)]
+    nums = {len(part) for part in parts}
+
+    def pieces(samples):
+        return -(-(1 + samples // 200) // 32)
+
+    assert min(nums) == pieces(int(least * 16_000))
+    assert max(nums) == pieces(len(rising) - 1)
+    starts = {int(part[0].reshape(128, 32)[:, 8].argmax()) for part in parts}
+    assert len(starts) > 5
+    short = rising[:12_000]
+    assert torch.equal(augment([short]), mel_pieces(short))
+
+
+def test_one_level_for_all_logits_of_a_row_is_pulled_to_zero(small_sets, starter_tiny):
+    """The softmax is the same for each such level; the loss is least at zero."""
+    train, held_out = load_emodb(small_sets / "emodb", LABELS).parted(["08"])
+    recipe = Recipe(epochs=1, batch=4, learning_rate=1e-3)
+    task = AcousticTask(starter_tiny, recipe, train, held_out, AcousticSettings(dropout=0))
+    module = task.module.eval()
+    for layer in (module.a_out, module.probe):
+        torch.nn.init.zeros_(layer.weight)
+    loss_of, losses = next(task.losses(0)), {}
+    for level in (-2.0, 0.0, 2.0):
+        for layer in (module.a_out, module.probe):
+            torch.nn.init.constant_(layer.bias, level)
+        losses[level] = loss_of().item()
+    assert losses[-2.0] == pytest.approx(losses[2.0])
+    assert losses[2.0] > losses[0.0] + 0.1
