@@ -279,7 +279,7 @@ def test_content_hash(manifest, starter, tiny, tokenizer_folder):
 def test_killed_build(tmp_path, tiny, tokenizer_folder):
     """A build that is killed leaves no manifest and no file in place; while it runs, no other may write beside it."""
     output, cache = tmp_path / "repository", tmp_path / "cache"
-    arguments = ["--output", str(output), "--cache", str(cache)]
+    arguments = ["--seed", "0", "--output", str(output), "--cache", str(cache)]
     process = subprocess.Popen(
         [sys.executable, "-uc", f"from fv2es_builders.cli import main; main({arguments!r})"],
         stdout=subprocess.PIPE,
@@ -372,7 +372,7 @@ def test_failed_parity_stays_for_replay(tmp_path, tiny, tokenizer_folder, monkey
 
 def test_no_tokenizer(tmp_path, capsys):
     """The paper's tokenizer comes with no package, and no hub is asked."""
-    arguments = ["--output", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    arguments = ["--seed", "0", "--output", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
     assert cli.main(["--preset", "fv2es-iemocap", *arguments]) == 1
     assert "give --tokenizer DIR with its tokenizer.json" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
