@@ -170,7 +170,7 @@ class AcousticTask:
         return torch.stack([own[labels == label].mean() for label in labels.unique().tolist()]).mean()  # type: ignore[no-untyped-call]
 
     def scores(self, module: nn.Module) -> Mapping[str, float]:
-        """Mean log-likelihood over labels, which decides unless the last epoch is kept; unweighted recall of the sequence and of the probe; accuracy.
+        """Mean log-likelihood over labels, which decides where the best epoch is kept; unweighted recall of sequence and probe; accuracy.
 
         Recall moves in jumps: two speakers of EmoDB may have one sentence of a label.
         """
