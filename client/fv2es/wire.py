@@ -84,18 +84,18 @@ def encode_request(clip: bytes, spans_s: Sequence[tuple[float, float]], words: S
     """
     return [
         _input("CLIP", "UINT8", np.frombuffer(clip, np.uint8)),
-        _spans_input(spans_s),
+        _input("UTTERANCES", "FP64", np.array(spans_s, np.float64).reshape(-1, 2)),
         _input("WORDS", "BYTES", np.array([each.encode() for each in words], np.object_)),
     ]
 
 
 def encode_manifest_request() -> list[InferInput]:
-    """The inputs of `manifest`."""
-    return [_spans_input([(0.0, 1.0)])]
-
-
-def _spans_input(spans_s: Sequence[tuple[float, float]]) -> InferInput:
-    return _input("UTTERANCES", "FP64", np.array(spans_s, np.float64).reshape(-1, 2))
+    """The inputs of `manifest` alone, where no other model has refused anything."""
+    nothing = np.array([b"", b""], np.object_)
+    return [
+        _input("PRESENT", "BOOL", np.zeros((1, 3), np.bool_)),
+        *(_input(name, "BYTES", nothing) for name in ("PICTURES_REFUSAL", "SOUND_REFUSAL", "WORDS_REFUSAL")),
+    ]
 
 
 def _input(name: str, data_type: str, array: np.ndarray[Any, Any]) -> InferInput:

@@ -69,7 +69,7 @@ def adapt(pb_utils: Any, load: Callable[[ModelFolder], Worker]) -> type:
 
     def respond(answer: Arrays | PipelineError) -> Any:
         if isinstance(answer, PipelineError):
-            error = pb_utils.TritonError(str(answer), pb_utils.TritonError.INVALID_ARG)
+            error = pb_utils.TritonError(str(answer), getattr(pb_utils.TritonError, answer.code))
             return pb_utils.InferenceResponse(error=error)
         return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in answer.items()])
 

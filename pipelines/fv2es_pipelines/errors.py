@@ -8,6 +8,8 @@ class PipelineError(Exception):
 
     retryable: bool = False
     """True where the same call may succeed later without a change by the caller."""
+    code: str = "INVALID_ARG"
+    """Triton's code of the error, a name of `TRITONSERVER_Error_Code` without its prefix."""
 
 
 class NotMedia(PipelineError, ValueError):
@@ -62,6 +64,24 @@ class ModelFileMissing(PipelineError, FileNotFoundError):
     def __init__(self, path: str, *, remedy: str) -> None:
         self.path = path
         super().__init__(f"{path}: can't be read; {remedy}")
+
+
+class WordsMismatch(PipelineError, ValueError):
+    """There are not as many entries of words as utterances."""
+
+    def __init__(self, *, num_words: int, num_utterances: int) -> None:
+        self.num_words, self.num_utterances = num_words, num_utterances
+        super().__init__(
+            f"{num_words} entries of words for {num_utterances} utterances; give one for each, empty where no words are known"
+        )
+
+
+class Refused(PipelineError):
+    """A model upstream could not use the request. `code` and the message are those that it gave."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        self.code = code
+        super().__init__(reason)
 
 
 class NotOnDevice(PipelineError):

@@ -191,6 +191,12 @@ def face_batch(
     )
 
 
+def no_faces(num_utterances: int) -> FaceBatch:
+    """The batch of utterances in whose time nothing is to be seen."""
+    nothing = np.zeros(0, np.int64)
+    return face_batch(num_utterances, nothing, nothing, [], video_errors=0)
+
+
 def _box(look: Look) -> tuple[float, float, float, float]:
     return look.face.box if look.face is not None else (0.0, 0.0, 0.0, 0.0)
 

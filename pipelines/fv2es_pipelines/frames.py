@@ -106,6 +106,12 @@ class FramePlanner:
         return _request(video, order, rest, refused)
 
 
+def refused_frames(utterances_s: npt.NDArray[np.float64]) -> FrameRequest:
+    """A request in which nothing is to be decoded, for usable utterances [U, 2] of a clip that is not."""
+    wanted_s, _ = wanted_times(utterances_s)
+    return _request(stand_in_video(), np.argsort(wanted_s, kind="stable"), NO_CLIP, None)
+
+
 def _request(
     video: DeviceVideo, order: npt.NDArray[np.intp], rest: npt.NDArray[np.uint8], refused: str | None
 ) -> FrameRequest:

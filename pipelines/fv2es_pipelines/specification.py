@@ -190,6 +190,21 @@ MODALITY_LOGITS = Tensor(
     meaning="logits of text, visual, acoustic in this order; zeros where absent",
 )
 PRESENT = Tensor(name="PRESENT", data_type="BOOL", axes=("U", 3), meaning="which of text, visual, acoustic took part")
+
+
+def _refusal(name: str, subject: str) -> Tensor:
+    return Tensor(
+        name=name,
+        data_type="BYTES",
+        axes=(2,),
+        meaning=f"why {subject} can't be used: Triton's code of the error, and the reason; both empty: nothing is wrong",
+    )
+
+
+PICTURES_REFUSAL = _refusal("PICTURES_REFUSAL", "the clip's pictures")
+FRAMES_REFUSAL = _refusal("FRAMES_REFUSAL", "the clip's packets of pictures")
+SOUND_REFUSAL = _refusal("SOUND_REFUSAL", "the clip's sound")
+WORDS_REFUSAL = _refusal("WORDS_REFUSAL", "the words")
 MANIFEST = Tensor(
     name="MANIFEST",
     data_type="BYTES",
@@ -220,7 +235,7 @@ MODELS: tuple[Model, ...] = (
         role="media",
         summary="decodes the clip, finds the largest face of each sampled frame, crops it",
         inputs=(CLIP, UTTERANCES),
-        outputs=(FACES, FACE_INDEX, FACE_MASK, *_FRAMES),
+        outputs=(FACES, FACE_INDEX, FACE_MASK, *_FRAMES, PICTURES_REFUSAL),
         instances=2,
     ),
     Model(
@@ -237,7 +252,7 @@ MODELS: tuple[Model, ...] = (
         role="media",
         summary="decodes the clip's sound, cuts the mel spectrum of each utterance into pieces",
         inputs=(CLIP, UTTERANCES),
-        outputs=(PIECES, PIECE_INDEX, PIECE_MASK, AUDIO_ERRORS),
+        outputs=(PIECES, PIECE_INDEX, PIECE_MASK, AUDIO_ERRORS, SOUND_REFUSAL),
     ),
     Model(
         name="acoustic",
@@ -252,8 +267,8 @@ MODELS: tuple[Model, ...] = (
         name="tokenizer",
         role="media",
         summary="words to token numbers",
-        inputs=(WORDS,),
-        outputs=(INPUT_IDS, ATTENTION_MASK, WORDS_MASK),
+        inputs=(WORDS, UTTERANCES),
+        outputs=(INPUT_IDS, ATTENTION_MASK, WORDS_MASK, WORDS_REFUSAL),
     ),
     Model(
         name="text",
@@ -274,8 +289,8 @@ MODELS: tuple[Model, ...] = (
     Model(
         name="manifest",
         role="media",
-        summary="says which weights are being served",
-        inputs=(UTTERANCES,),
+        summary="answers last: fails the request that another model refused, else says which weights answered",
+        inputs=(PRESENT, PICTURES_REFUSAL, SOUND_REFUSAL, WORDS_REFUSAL),
         outputs=(MANIFEST,),
     ),
     Model(
@@ -293,7 +308,7 @@ _FRAMES_MODEL = Model(
     role="media",
     summary="says which pictures of the clip are wanted, and hands their packets to the decoder",
     inputs=(CLIP, UTTERANCES),
-    outputs=(VIDEO, FRAMES, SIZE, PICTURE_TIMES, SAMPLE_PICTURE, VIEW, REST),
+    outputs=(VIDEO, FRAMES, SIZE, PICTURE_TIMES, SAMPLE_PICTURE, VIEW, REST, FRAMES_REFUSAL),
     instances=2,
     parameters={"device": "gpu"},
 )
@@ -310,8 +325,8 @@ _GPU_FACES_MODEL = Model(
     name="faces",
     role="media",
     summary="finds the largest face of each decoded picture, crops it; decodes itself what the GPU can't",
-    inputs=(UTTERANCES, PICTURES, PICTURE_TIMES, SAMPLE_PICTURE, VIEW, REST),
-    outputs=(FACES, FACE_INDEX, FACE_MASK, *_FRAMES),
+    inputs=(UTTERANCES, PICTURES, PICTURE_TIMES, SAMPLE_PICTURE, VIEW, REST, FRAMES_REFUSAL),
+    outputs=(FACES, FACE_INDEX, FACE_MASK, *_FRAMES, PICTURES_REFUSAL),
     instances=4,
 )
 _SOUND_MODEL = Model(
@@ -319,7 +334,7 @@ _SOUND_MODEL = Model(
     role="media",
     summary="decodes the clip's sound, cuts it into the stretches under each piece of the spectrum",
     inputs=(CLIP, UTTERANCES),
-    outputs=(WAVES, WAVE_FRAMES, PIECE_INDEX, PIECE_MASK, AUDIO_ERRORS),
+    outputs=(WAVES, WAVE_FRAMES, PIECE_INDEX, PIECE_MASK, AUDIO_ERRORS, SOUND_REFUSAL),
 )
 _GPU_MEL_MODEL = Model(
     name="mel",

@@ -7,21 +7,45 @@ import numpy as np
 
 from fv2es_pipelines import constants
 from fv2es_pipelines.adapter import Arrays, ModelFolder, Worker, one_by_one
+from fv2es_pipelines.clip import MediaLimits, checked_utterances
 from fv2es_pipelines.device_faces import DeviceFaceExtractor
 from fv2es_pipelines.engine import MissingWeights
-from fv2es_pipelines.faces import FaceExtractor
+from fv2es_pipelines.errors import ClipTooLarge, WordsMismatch
+from fv2es_pipelines.faces import FaceExtractor, no_faces
 from fv2es_pipelines.frame_index import Device
-from fv2es_pipelines.frames import FramePlanner, View
+from fv2es_pipelines.frames import FramePlanner, View, refused_frames
 from fv2es_pipelines.mtcnn import ArrayPicture, Detector
 from fv2es_pipelines.plan_check import Machine, check_manifest
-from fv2es_pipelines.sound import read_stretches
+from fv2es_pipelines.refusal import num_rows, raise_refusals, refusing, usable_utterances
+from fv2es_pipelines.sound import read_stretches, stretch_batch
+from fv2es_pipelines.specification import MAX_ROWS
 from fv2es_pipelines.tokens import Tokenizer
 
 
 def load_faces(folder: ModelFolder) -> Worker:
-    """CLIP, UTTERANCES -> FACES, FACE_INDEX, FACE_MASK, FRAME_*, VIDEO_ERRORS, FALLBACK_FRAMES."""
+    """CLIP, UTTERANCES -> FACES, FACE_INDEX, FACE_MASK, FRAME_*, VIDEO_ERRORS, FALLBACK_FRAMES, PICTURES_REFUSAL."""
     extractor = FaceExtractor(_warm_detector(folder))
-    return one_by_one(lambda request: extractor(request["CLIP"], request["UTTERANCES"]).to_arrays())
+    return refusing(
+        lambda request: _within("FACES", extractor(request["CLIP"], request["UTTERANCES"]).to_arrays()),
+        _no_faces,
+        output="PICTURES_REFUSAL",
+    )
+
+
+def _no_faces(request: Arrays) -> Arrays:
+    return no_faces(num_rows(request["UTTERANCES"])).to_arrays()
+
+
+def _within(name: str, arrays: Arrays) -> Arrays:
+    """The same arrays, of which one becomes an engine's batch.
+
+    Raises:
+        ClipTooLarge: it has more rows than the engine takes.
+    """
+    rows = len(arrays[name])
+    if rows > MAX_ROWS:
+        raise ClipTooLarge(f"rows of {name}", value=rows, limit=MAX_ROWS)
+    return arrays
 
 
 def _warm_detector(folder: ModelFolder) -> Detector:
@@ -31,57 +55,80 @@ def _warm_detector(folder: ModelFolder) -> Detector:
 
 
 def load_mel(folder: ModelFolder) -> Worker:
-    """CLIP, UTTERANCES -> PIECES, PIECE_INDEX, PIECE_MASK, AUDIO_ERRORS."""
+    """CLIP, UTTERANCES -> PIECES, PIECE_INDEX, PIECE_MASK, AUDIO_ERRORS, SOUND_REFUSAL."""
     # Only here: it brings DALI, which no other worker needs, and which the gpu profile's server has as a backend alone.
-    from fv2es_pipelines.mel import MelGraph, MelPipeline
+    from fv2es_pipelines.mel import MelGraph, MelPipeline, piece_batch
 
     del folder  # nothing is learnt here
     graph = MelGraph()
     graph([np.zeros(constants.SAMPLE_RATE_HZ, np.float32)])  # warm-up
     pipeline = MelPipeline(graph)
-    return one_by_one(lambda request: pipeline(request["CLIP"], request["UTTERANCES"]).to_arrays())
+    return refusing(
+        lambda request: _within("PIECES", pipeline(request["CLIP"], request["UTTERANCES"]).to_arrays()),
+        lambda request: piece_batch(graph, [None] * num_rows(request["UTTERANCES"])).to_arrays(),
+        output="SOUND_REFUSAL",
+    )
 
 
 _DEVICES: Mapping[str, Device] = {"cpu": "cpu", "gpu": "gpu"}
 
 
 def load_frames(folder: ModelFolder) -> Worker:
-    """CLIP, UTTERANCES -> VIDEO, FRAMES, SIZE, PICTURE_TIMES, SAMPLE_PICTURE, VIEW, REST."""
+    """CLIP, UTTERANCES -> VIDEO, FRAMES, SIZE, PICTURE_TIMES, SAMPLE_PICTURE, VIEW, REST, FRAMES_REFUSAL."""
     planner = FramePlanner(device=_DEVICES[folder.parameters["device"]])
-    return one_by_one(lambda request: planner(request["CLIP"], request["UTTERANCES"]).to_arrays())
+    return refusing(
+        lambda request: planner(request["CLIP"], request["UTTERANCES"]).to_arrays(),
+        lambda request: refused_frames(usable_utterances(request["UTTERANCES"])).to_arrays(),
+        output="FRAMES_REFUSAL",
+    )
 
 
 def load_device_faces(folder: ModelFolder) -> Worker:
-    """UTTERANCES, PICTURES, PICTURE_TIMES, SAMPLE_PICTURE, VIEW, REST -> FACES, FACE_INDEX, FACE_MASK, FRAME_*, VIDEO_ERRORS, ..."""
+    """UTTERANCES, PICTURES, PICTURE_TIMES, SAMPLE_PICTURE, VIEW, REST, FRAMES_REFUSAL -> as `load_faces`."""
     extractor = DeviceFaceExtractor(_warm_detector(folder))
 
     def answer(request: Arrays) -> Arrays:
-        return extractor(
+        raise_refusals(request, "FRAMES_REFUSAL")
+        batch = extractor(
             request["UTTERANCES"],
             pictures=request["PICTURES"][0],
             picture_times_s=request["PICTURE_TIMES"],
             sample_picture=request["SAMPLE_PICTURE"],
             view=View.from_array(request["VIEW"]),
             rest=request["REST"],
-        ).to_arrays()
+        )
+        return _within("FACES", batch.to_arrays())
 
-    return one_by_one(answer)
+    return refusing(answer, _no_faces, output="PICTURES_REFUSAL")
 
 
 def load_sound(folder: ModelFolder) -> Worker:
-    """CLIP, UTTERANCES -> WAVES, WAVE_FRAMES, PIECE_INDEX, PIECE_MASK, AUDIO_ERRORS."""
+    """CLIP, UTTERANCES -> WAVES, WAVE_FRAMES, PIECE_INDEX, PIECE_MASK, AUDIO_ERRORS, SOUND_REFUSAL."""
     del folder  # nothing is learnt here
-    return one_by_one(lambda request: read_stretches(request["CLIP"], request["UTTERANCES"]).to_arrays())
+    return refusing(
+        lambda request: _within("WAVES", read_stretches(request["CLIP"], request["UTTERANCES"]).to_arrays()),
+        lambda request: stretch_batch([None] * num_rows(request["UTTERANCES"])).to_arrays(),
+        output="SOUND_REFUSAL",
+    )
 
 
 def load_tokenizer(folder: ModelFolder) -> Worker:
-    """WORDS -> INPUT_IDS, ATTENTION_MASK, WORDS_MASK."""
+    """WORDS, UTTERANCES -> INPUT_IDS, ATTENTION_MASK, WORDS_MASK, WORDS_REFUSAL."""
     tokenizer = Tokenizer(folder.path / "tokenizer.json")
-    return one_by_one(lambda request: tokenizer(request["WORDS"]).to_arrays())
+
+    def answer(request: Arrays) -> Arrays:
+        words, num_utterances = request["WORDS"], len(checked_utterances(request["UTTERANCES"], MediaLimits()))
+        if len(words) != num_utterances:
+            raise WordsMismatch(num_words=len(words), num_utterances=num_utterances)
+        return tokenizer(words).to_arrays()
+
+    return refusing(
+        answer, lambda request: tokenizer([""] * num_rows(request["UTTERANCES"])).to_arrays(), output="WORDS_REFUSAL"
+    )
 
 
 def load_manifest(folder: ModelFolder, machine: Machine | None = None) -> Worker:
-    """UTTERANCES -> MANIFEST.
+    """PRESENT, *_REFUSAL -> MANIFEST. It fails a request that was refused, see `fv2es_pipelines.refusal`.
 
     It sees when a server starts whether the repository's plans are made for it: a model that can't be loaded keeps Triton from
     becoming ready.
@@ -101,4 +148,9 @@ def load_manifest(folder: ModelFolder, machine: Machine | None = None) -> Worker
     check_manifest(folder.path.parents[1], manifest, machine)
     text = json.dumps(manifest, separators=(",", ":")).encode()
     answer: Arrays = {"MANIFEST": np.array([text], np.object_)}
-    return one_by_one(lambda request: answer)
+
+    def settle(request: Arrays) -> Arrays:
+        raise_refusals(request, "WORDS_REFUSAL", "PICTURES_REFUSAL", "SOUND_REFUSAL")
+        return answer
+
+    return one_by_one(settle)

@@ -20,6 +20,7 @@ from fv2es_pipelines.plan_check import (
     check_plans,
     tensorrt_version,
 )
+from fv2es_pipelines.refusal import NONE
 from fv2es_pipelines.workers import load_manifest
 
 HERE = Machine(tensorrt_version="11.0.0.114", compute_capability="8.9")
@@ -107,6 +108,9 @@ def test_gpu_is_asked_for(tmp_path, plans):
             check_plans(tmp_path, plans)
 
 
+REQUEST = {name: NONE.to_array() for name in ("PICTURES_REFUSAL", "SOUND_REFUSAL", "WORDS_REFUSAL")}
+
+
 def manifest_folder(repository, **manifest) -> ModelFolder:
     path = repository / "manifest" / "1"
     path.mkdir(parents=True, exist_ok=True)
@@ -116,7 +120,7 @@ def manifest_folder(repository, **manifest) -> ModelFolder:
 
 def test_start_on_plans_of_this_machine(tmp_path, plans):
     worker = load_manifest(manifest_folder(tmp_path, profile="gpu", plans=plans), HERE)
-    (answer,) = worker([{}])
+    (answer,) = worker([REQUEST])
     assert json.loads(answer["MANIFEST"][0]) == {"profile": "gpu", "plans": plans}
 
 
@@ -148,7 +152,7 @@ def test_no_start_on_foreign_or_damaged_plans(tmp_path, plans):
 
 @pytest.mark.parametrize("manifest", [{"profile": "cpu"}, {}], ids=["cpu", "older"])
 def test_other_profiles_have_no_plans(tmp_path, manifest):
-    (answer,) = load_manifest(manifest_folder(tmp_path, **manifest))([{}])
+    (answer,) = load_manifest(manifest_folder(tmp_path, **manifest))([REQUEST])
     assert json.loads(answer["MANIFEST"][0]) == manifest
 
 

@@ -3,15 +3,17 @@
 import asyncio
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tritonclient.grpc as grpcclient
 
 import fv2es
 from fv2es import AsyncClient, Client, ClientRule, ClipRule, EmbeddedServer, LostUtterance
 from fv2es.errors import ClipRejected
-from fv2es.wire import decode_response, encode_request
+from fv2es.wire import CHANNEL_ARGUMENTS, decode_response, encode_request
 from nasty_media import with_exact_sound
 
 pytestmark = pytest.mark.server
@@ -115,6 +117,30 @@ def test_bytes_that_are_no_media_fail_alone(client: Client, server: EmbeddedServ
     with pytest.raises(Exception, match="INVALID_ARGUMENT"):
         client._triton.infer("emotion", rubbish, client_timeout=20)
     assert client.analyze(astronaut).utterances
+
+
+def test_refused_clips_leave_others_alone(server: EmbeddedServer, astronaut: Path):
+    """Within seconds of this, a Triton of 2.51 mixes requests up, crashes or hangs where a step fails while others run."""
+    good = encode_request(astronaut.read_bytes(), [(0.0, 1.0), (4.0, 6.0)], ["I am so happy.", ""])
+    refused = encode_request(b"x" * 1000, [(0.0, 1.0)], ["Good morning."])
+
+    def ask(number: int) -> np.ndarray:
+        with grpcclient.InferenceServerClient(server.address, channel_args=CHANNEL_ARGUMENTS) as triton:
+            answers = []
+            for turn in range(15):
+                try:
+                    answer = triton.infer("emotion", good if (turn + number) % 2 else refused, client_timeout=60)
+                    answers.append(answer.as_numpy("LOGITS"))
+                except grpcclient.InferenceServerException as error:
+                    assert error.status() == "StatusCode.INVALID_ARGUMENT"  # noqa: PT017
+            return np.stack(answers)
+
+    restarts = server.restarts
+    with ThreadPoolExecutor(4) as pool:
+        logits = np.concatenate(list(pool.map(ask, range(4))))
+    assert len(logits) == 30
+    np.testing.assert_allclose(logits, np.broadcast_to(logits[0], logits.shape), atol=1e-3)
+    assert server.restarts == restarts
 
 
 def test_rejected_clip_is_lost_and_named(server: EmbeddedServer, astronaut: Path, monkeypatch: pytest.MonkeyPatch):

@@ -12,7 +12,7 @@ import gpu_profile
 import nasty_media
 from fv2es import Client, EmbeddedServer
 from fv2es_pipelines.boxes import overlaps
-from fv2es_pipelines.errors import NotMedia
+from fv2es_pipelines.errors import Refused
 
 SPANS_S = [(0.0, 2.5), (2.0, 4.0), (4.0, 6.0), (20.0, 22.0)]
 WORDS = ["What a fine day.", "", "Where did he go?", "Nobody is here."]
@@ -78,9 +78,34 @@ def test_odd_films_give_the_same_answer(make, name: str, on_cpu, on_gpu, tmp_pat
     np.testing.assert_allclose(found["PROBABILITIES"], expected["PROBABILITIES"], atol=PROBABILITY_ATOL)
 
 
-def test_no_media_is_refused_by_the_first_step(on_gpu, tmp_path: Path):
-    with pytest.raises(NotMedia):
-        on_gpu(**gpu_profile.request(nasty_media.random_bytes(tmp_path / "film.mp4"), [(0.0, 1.0)]))
+def spoilt(inputs: dict[str, np.ndarray], **other) -> dict[str, np.ndarray]:
+    return inputs | {name: np.array(value, inputs[name].dtype) for name, value in other.items()}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda inputs: spoilt(inputs, CLIP=[120] * 1000), "1000 bytes are no readable media"),
+        (lambda inputs: spoilt(inputs, UTTERANCES=[(2.0, 1.0)], WORDS=[b""]), r"utterance 0: \[2, 1\) s"),
+        (lambda inputs: spoilt(inputs, UTTERANCES=[(0.0, 1.0)] * 600, WORDS=[b""] * 600), "max_utterances: 600"),
+        (lambda inputs: spoilt(inputs, UTTERANCES=[(0.0, 12.0)] * 40, WORDS=[b""] * 40), r"rows of [A-Z]+: 12\d0"),
+        (
+            lambda inputs: spoilt(inputs, UTTERANCES=[(0.0, 1.0)], WORDS=[b""] * 3),
+            "3 entries of words for 1 utterances",
+        ),
+        (lambda inputs: spoilt(inputs, UTTERANCES=[(0.0, 1.0)], WORDS=[]), "0 entries of words"),
+        (lambda inputs: spoilt(inputs, UTTERANCES=[(0.0, 1.0)], WORDS=[b"\xff"]), "utterance 0: .* UTF-8"),
+    ],
+    ids=["no media", "backwards", "too many", "too much sound", "words left over", "no words", "no UTF-8"],
+)
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_what_can_not_be_used_is_refused_by_the_last_step(
+    profile: str, spoil, message: str, on_cpu, on_gpu, astronaut: Path
+):
+    """All steps before it give outputs of the declared form, in numbers of rows that agree."""
+    with pytest.raises(Refused, match=message) as caught:
+        {"cpu": on_cpu, "gpu": on_gpu}[profile](**spoil(gpu_profile.request(astronaut, [(0.0, 1.0)])))
+    assert caught.value.code == "INVALID_ARG"
 
 
 def test_triton_takes_the_graph(server: EmbeddedServer, repository: Path, astronaut: Path, tmp_path: Path):

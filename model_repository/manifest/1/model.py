@@ -1,4 +1,4 @@
-"""`manifest`: says which weights are being served. Tensors: see the README of the repository."""
+"""`manifest`: answers last: fails the request that another model refused, else says which weights answered. Tensors: see the README of the repository."""
 
 import triton_python_backend_utils as pb_utils
 
