@@ -1,6 +1,7 @@
 """The workers of the media models: what `model_repository/*/1/model.py` loads, apart from the engines."""
 
 import json
+import os
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,6 +16,7 @@ from fv2es_pipelines.frames import FramePlanner, View
 from fv2es_pipelines.mtcnn import ArrayPicture, Detector
 from fv2es_pipelines.plan_check import Machine, check_manifest
 from fv2es_pipelines.sound import read_stretches
+from fv2es_pipelines.speech import SpeechPipeline, settings_from
 from fv2es_pipelines.tokens import Tokenizer
 
 
@@ -78,6 +80,15 @@ def load_tokenizer(folder: ModelFolder) -> Worker:
     """WORDS -> INPUT_IDS, ATTENTION_MASK, WORDS_MASK."""
     tokenizer = Tokenizer(folder.path / "tokenizer.json")
     return one_by_one(lambda request: tokenizer(request["WORDS"]).to_arrays())
+
+
+def load_speech(folder: ModelFolder) -> Worker:
+    """CLIP, STRETCH, LANGUAGE -> SPOKEN, WORD_TIMES, WORD_PROBABILITIES, SPEECH, ..., SPEECH_INFO.
+
+    Without the packages or the model it loads all the same, and SPEECH_INFO says what is missing.
+    """
+    pipeline = SpeechPipeline(settings_from(folder.parameters, os.environ))
+    return one_by_one(lambda request: pipeline(request["CLIP"], request["STRETCH"], request["LANGUAGE"][0]))
 
 
 def load_manifest(folder: ModelFolder, machine: Machine | None = None) -> Worker:
