@@ -15,6 +15,11 @@ TEXT_CODECS = ("subrip", "ass", "ssa", "mov_text", "webvtt", "text")
 """FFmpeg's names of the codecs whose packets hold letters; others hold pictures of letters."""
 MAX_BYTES = 64 * 1024 * 1024
 """Of all packets together; more is no subtitles."""
+_THREE_LETTERS = {
+    "cs": ("cze", "ces"), "cy": ("wel",), "de": ("ger",), "el": ("gre",), "es": ("spa",), "fa": ("per",), "is": ("ice",),
+    "ja": ("jpn",), "nl": ("dut",), "pl": ("pol",), "pt": ("por",), "ro": ("rum",), "sv": ("swe",), "tr": ("tur",), "zh": ("chi",),
+}  # fmt: skip
+"""Codes of ISO 639-2 that don't begin with the two letters of ISO 639-1."""
 _ASS_FIELDS = 8
 """Commas before the text in a packet of ASS as containers hold it: ReadOrder, Layer, Style, Name, three margins, Effect."""
 
@@ -36,7 +41,7 @@ def read_subtitles(info: SourceInfo, language: str = "") -> Subtitles:
 
     Args:
         info: what `probe` found.
-        language: code such as `en`, compared with the stream's own by its first two letters; "": any.
+        language: code such as `en`, compared with the stream's own; "": any.
     """
     notes: list[str] = []
     with open_media(info.path) as container:
@@ -62,9 +67,9 @@ def read_subtitles(info: SourceInfo, language: str = "") -> Subtitles:
 
 
 def _rank(stream: Any, language: str) -> tuple[bool, bool, bool, int]:
-    spoken = (stream.language or "")[:2].lower()
+    spoken, wanted = (stream.language or "").lower(), language.lower()
     return (
-        bool(language) and spoken == language[:2].lower(),
+        bool(wanted) and (spoken[:2] == wanted[:2] or spoken in _THREE_LETTERS.get(wanted, ())),
         not stream.disposition & Disposition.forced,
         bool(stream.disposition & Disposition.default),
         -stream.index,
@@ -102,6 +107,7 @@ def _cues(container: Any, stream: Any, path: str, notes: list[str]) -> Iterator[
             text=plain_text(text.splitlines()),
             line=number,
             path=path,
+            unit="number",
         )
     if num_unreadable:
         notes.append(f"{path}: {num_unreadable} cues are not UTF-8; the letters that can't be read were replaced")

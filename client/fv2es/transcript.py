@@ -16,10 +16,10 @@ MAX_BYTES = 64 * 1024 * 1024
 """A larger file is no transcript."""
 
 _ENCODINGS = (
-    "cp1252", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp874", "koi8_r",
+    "cp1252", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp874", "koi8_r",
     "shift_jis", "gb18030", "big5", "euc_kr",
 )  # fmt: skip
-"""What subtitles are written in where they are no Unicode. cp1250 is left out: short texts of Western Europe are taken for it."""
+"""What subtitles are written in where they are no Unicode. cp1250 and cp1257 are left out: short texts of Western Europe are taken for them."""
 
 _CLOCK = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,9}))?"
 _TIMING = re.compile(rf"^\s*{_CLOCK}\s*-->\s*{_CLOCK}(?:\s.*)?$", re.ASCII)
@@ -43,6 +43,8 @@ class Cue:
     """Where the entry's times stand in the file, from 1."""
     path: str
     """The transcript's file."""
+    unit: str = "in line"
+    """What `line` counts, for messages: other forms have no telling lines."""
     words: tuple[Word, ...] = ()
     """The same words with times of their own; empty where the file has none."""
 

@@ -44,6 +44,7 @@ def json_cues(text: str, name: str) -> tuple[list[Cue], list[str]]:
                 text=" ".join(str(segment.get("text") or " ".join(each.text for each in words)).split()),
                 line=number,
                 path=name,
+                unit="in segment",
                 words=words,
             )
         )

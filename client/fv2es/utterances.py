@@ -109,7 +109,7 @@ def plan_utterances(info: SourceInfo, cues: Sequence[Cue] | None, rule: Utteranc
     for cue in ordered:
         problem = _problem(cue, info)
         if problem:
-            notes.append(f"the cue in line {cue.line} [{cue.start_s:.2f}, {cue.end_s:.2f}) s {problem}: left out")
+            notes.append(f"the cue {cue.unit} {cue.line} [{cue.start_s:.2f}, {cue.end_s:.2f}) s {problem}: left out")
         else:
             kept.append(cue)
     if not kept:
@@ -123,13 +123,13 @@ def plan_utterances(info: SourceInfo, cues: Sequence[Cue] | None, rule: Utteranc
         start_s, end_s = max(cue.start_s, info.start_s), min(cue.end_s, info.end_s)
         if (start_s, end_s) != (cue.start_s, cue.end_s):
             notes.append(
-                f"the cue in line {cue.line} [{cue.start_s:.2f}, {cue.end_s:.2f}) s reaches beyond the source: "
+                f"the cue {cue.unit} {cue.line} [{cue.start_s:.2f}, {cue.end_s:.2f}) s reaches beyond the source: "
                 f"cut to [{start_s:.2f}, {end_s:.2f}) s"
             )
         parts = _divided(cue, start_s, end_s, rule)
         if len(parts) > 1:
             notes.append(
-                f"the cue in line {cue.line} is longer than {rule.max_length_s:g} s: divided into {len(parts)}"
+                f"the cue {cue.unit} {cue.line} is longer than {rule.max_length_s:g} s: divided into {len(parts)}"
             )
         pieces += parts
     overlaps = sum(right.start_s < left.end_s for left, right in pairwise(kept))
