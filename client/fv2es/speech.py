@@ -258,10 +258,11 @@ def joined(stretches: Sequence[Stretch]) -> Stretch:
     """One stretch out of those that overlap, in order: every word of an overlap once.
 
     Both know an overlap; they are joined at a word on which they agree, the one nearest to its middle, else in the longest
-    pause of both, else at the middle.
+    pause of both, else at the middle. Stretches that failed are passed over.
     """
-    whole = stretches[0] if stretches else Stretch(start_s=0.0, end_s=0.0)
-    for each in stretches[1:]:
+    heard = [each for each in stretches if not each.failure]
+    whole = heard[0] if heard else Stretch(start_s=0.0, end_s=0.0)
+    for each in heard[1:]:
         whole = _joined_two(whole, each)
     return whole
 
@@ -296,9 +297,8 @@ def _joined_two(left: Stretch, right: Stretch) -> Stretch:
 
 def _seam(left: Stretch, right: Stretch) -> _Seam:
     low_s, high_s = right.start_s, left.end_s
-    if right.failure or low_s >= high_s:
-        at_s = max(low_s, high_s) if right.failure and low_s < high_s else low_s
-        return _Seam(at_s=at_s, left=left.words, right=() if right.failure else right.words)
+    if low_s >= high_s:
+        return _Seam(at_s=low_s, left=left.words, right=right.words)
     middle_s = (low_s + high_s) / 2
     pairs = [
         (i, j)

@@ -63,7 +63,7 @@ def test_each_word_once_whatever_lies_on_the_seam(rows, shift_s, overlap_s):
     whole = joined(stretches)
     assert [each.text for each in whole.words] == [each.text for each in words]
     assert all(left.start_s <= right.start_s for left, right in pairwise(whole.words))
-    assert all(left[1] < right[0] for left, right in pairwise(whole.speech_s))
+    assert all(left[1] <= right[0] + 1e-9 for left, right in pairwise(whole.speech_s))
 
 
 def words(*pairs):
@@ -128,7 +128,7 @@ def test_a_server_without_the_packages_gives_windows_with_the_reason(astronaut):
 def test_stretches_hold_sound_alone(astronaut, tmp_path):
     recognition = Recognition(probe(astronaut), SpeechRule(stretch_s=5, overlap_s=1))
     clips = list(recognition.clips())
-    assert [(each.start_s, each.end_s) for each in clips] == [(0, 5), (4, 9), (8, pytest.approx(12.03, abs=0.01))]
+    assert [(each.start_s, each.end_s) for each in clips] == [(0, 5), (4, 9), (8, 12)]
     for number, each in enumerate(clips):
         path = tmp_path / f"{number}.mp4"
         path.write_bytes(each.data)
