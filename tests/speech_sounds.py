@@ -13,6 +13,11 @@ KATIE_HILL = (
 """What is said in WDA_KatieHill_000.mp4, 28 words: the same by greedy search, by beams of 5, with and without voice detection, and with
 noise added at 20 dB."""
 
+ASTRONAUT = (
+    "I am so happy that this flight went well the suit is heavy and it makes me angry still I would go back up tomorrow"
+)
+"""The words of astronaut.srt."""
+
 
 def sound(path: Path, wave: np.ndarray) -> Path:
     """A WAV file of float32 [T] at 16 kHz."""

@@ -11,6 +11,9 @@ from fv2es.source import SourceInfo
 from fv2es.transcript import Cue
 from fv2es.words import Word, divided, spread
 
+_LEAST_S = 0.02
+"""Length of an utterance whose only word has none."""
+
 Span = tuple[float, float]
 """[start_s, end_s) on the source's clock."""
 
@@ -174,8 +177,8 @@ def utterances_from_words(
         start_s -= min(max(before_s, 0.0) / 2, rule.margin_s)
         end_s += min(max(after_s, 0.0) / 2, rule.margin_s) if after_s >= 0 else after_s
         end_s = min(end_s, start_s + rule.max_length_s)
-        if end_s > start_s:
-            spoken.append(Utterance(index=0, start_s=start_s, end_s=end_s, text=" ".join(each.text for each in run)))
+        end_s = max(end_s, start_s + _LEAST_S)
+        spoken.append(Utterance(index=0, start_s=start_s, end_s=end_s, text=" ".join(each.text for each in run)))
     rest = _between(info, spoken, rule, speech_s or ())
     utterances = _in_order([*spoken, *rest])
     if speech_s is None:

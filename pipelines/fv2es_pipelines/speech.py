@@ -301,7 +301,7 @@ def doubt(segments: Sequence[Any], languages: Sequence[str]) -> str:
 
 def _placed(words: Iterable[Any], offset_s: float, group: Sequence[tuple[float, float]]) -> list[Word]:
     """Words on the wave's clock, drawn to the voice: Whisper lets a first word begin, and a last one end, in silence."""
-    placed = []
+    placed: list[Word] = []
     for each in words:
         start_s, end_s = float(each.start) + offset_s, float(each.end) + offset_s
         near = [
@@ -312,10 +312,16 @@ def _placed(words: Iterable[Any], offset_s: float, group: Sequence[tuple[float, 
         if not near:
             continue
         begin_s, stop_s = max(near, key=lambda span: span[1] - span[0])
-        if stop_s - begin_s < 0.02:
-            begin_s, stop_s = start_s, max(end_s, start_s + 0.02)
+        if stop_s < begin_s:  # a short word just beside the voice stays where it is
+            begin_s, stop_s = start_s, end_s
+        begin_s = max(begin_s, placed[-1].end_s if placed else 0.0)
         placed.append(
-            Word(start_s=begin_s, end_s=stop_s, text=str(each.word).strip(), probability=float(each.probability))
+            Word(
+                start_s=begin_s,
+                end_s=max(stop_s, begin_s),
+                text=str(each.word).strip(),
+                probability=float(each.probability),
+            )
         )
     return [each for each in placed if each.text]
 
