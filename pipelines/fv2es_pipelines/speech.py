@@ -8,7 +8,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +33,7 @@ MOST_TOKENS: Final = 224
 """Of one window; half of Whisper's context, as its own decoder takes. Bounds what a loop costs."""
 
 LEAST_LOG_PROBABILITY: Final = -0.75
-LEAST_WORD_PROBABILITY: Final = 0.6
+LEAST_WORD_PROBABILITY: Final = 0.65
 LEAST_SEGMENT_PROBABILITY: Final = 0.45
 MOST_COMPRESSION: Final = 2.4
 """Bounds of what counts as understood, see docs/decisions.md for what they catch. 2.4 is Whisper's own value."""
@@ -315,6 +315,9 @@ def _placed(words: Iterable[Any], offset_s: float, group: Sequence[tuple[float, 
         if stop_s < begin_s:  # a short word just beside the voice stays where it is
             begin_s, stop_s = start_s, end_s
         begin_s = max(begin_s, placed[-1].end_s if placed else 0.0)
+        if placed and each.word[:1] in ("-", "'", "%"):  # a part of the word before it
+            placed[-1] = replace(placed[-1], end_s=max(stop_s, begin_s), text=placed[-1].text + str(each.word).strip())
+            continue
         placed.append(
             Word(
                 start_s=begin_s,

@@ -61,7 +61,7 @@ def test_german_is_said_not_to_be_understood(recogniser, shared_data):
     """Every seventh of EmoDB's sentences: of those in which words are left, there may be one in twenty (docs/decisions.md)."""
     files = sorted((shared_data / "emodb").glob("*.flac"))[::7]
     heard = [recogniser(wave_of(each, 2.0)) for each in files]
-    assert len(heard) == 50
+    assert len(heard) >= 50
     assert sum(bool(each.words) for each in heard) <= 3
     reasons = {part.reason for each in heard for part in each.withheld}
     assert any("a language other than en" in each for each in reasons)
