@@ -19,6 +19,8 @@ from fv2es.utterances import Span, Utterance
 from fv2es.words import Word
 
 SPEECH_MODEL = "speech"
+MOST_DOUBTED = 0.75
+"""Where this share of the speech was not understood, neither was the rest: in another language some sentences pass for words by chance."""
 _SAME_WORD_S = 0.5
 """Two stretches mean the same word where its middles lie this close and it reads the same."""
 _OUTPUTS = {
@@ -196,10 +198,19 @@ class Recognition:
             f"[{each.start_s:.2f}, {each.end_s:.2f}) s: speech without words: {each.reason}"
             for each in _together(whole.withheld)
         ]
+        words = whole.words
+        doubted_s = sum(each.end_s - each.start_s for each in whole.withheld)
+        heard_s = sum(end_s - start_s for start_s, end_s in whole.speech_s)
+        if words and doubted_s >= MOST_DOUBTED * heard_s:
+            words = ()
+            notes.append(
+                f"of {heard_s:.1f} s of speech {doubted_s:.1f} s were not understood; the {len(whole.words)} words of the rest are most "
+                "likely wrong too and were left out"
+            )
         if len(self._languages) > 1:
             notes.append(f"several languages were recognised: {', '.join(sorted(self._languages))}")
         return Hearing(
-            words=whole.words,
+            words=words,
             speech_s=whole.speech_s,
             notes=tuple(notes),
             model=self._model,

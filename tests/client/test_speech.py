@@ -113,6 +113,23 @@ def test_what_was_not_understood_is_said_once_and_stays_without_words(astronaut)
     assert note.startswith("[1.00, 6.00) s: speech without words: not understood")
 
 
+@pytest.mark.parametrize(("understood_s", "kept"), [(2.0, ()), (6.0, ("by", "chance"))])
+def test_a_few_words_among_many_that_were_not_understood_are_left_out(understood_s, kept):
+    recognition = Recognition(source(), SpeechRule())
+    end_s = 10 - understood_s
+    recognition.add_answer(
+        clip(0, 0, 60),
+        answer(
+            words=words((end_s + 0.1, "by"), (end_s + 0.5, "chance")),
+            speech_s=((0.0, 10.0),),
+            withheld=(Withheld(start_s=0.0, end_s=end_s, reason="not understood"),),
+        ),
+    )
+    hearing = recognition.hearing()
+    assert tuple(each.text for each in hearing.words) == kept
+    assert any("the 2 words of the rest" in each for each in hearing.notes) == (not kept)
+
+
 def test_a_server_without_the_packages_gives_windows_with_the_reason(astronaut):
     outlined = outline(astronaut, None, UtteranceRule(), SpeechRule(stretch_s=5, overlap_s=1))
     recognition = Recognition(outlined.info, outlined.speech_rule)
