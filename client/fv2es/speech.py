@@ -201,7 +201,7 @@ class Recognition:
         words = whole.words
         doubted_s = sum(each.end_s - each.start_s for each in whole.withheld)
         heard_s = sum(end_s - start_s for start_s, end_s in whole.speech_s)
-        if words and doubted_s >= MOST_DOUBTED * heard_s:
+        if words and doubted_s and doubted_s >= MOST_DOUBTED * heard_s:
             words = ()
             notes.append(
                 f"of {heard_s:.1f} s of speech {doubted_s:.1f} s were not understood; the {len(whole.words)} words of the rest are most "
