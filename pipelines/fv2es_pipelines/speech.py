@@ -236,6 +236,11 @@ def _listed(languages: Sequence[str]) -> str:
     return ", ".join(languages[:5]) + (f" and {len(languages) - 5} more" if len(languages) > 5 else "")
 
 
+def _foreign(languages: Sequence[str]) -> str:
+    few = len(languages) <= 5
+    return f"a language other than {_listed(languages)}" if few else "a language that the model knows badly"
+
+
 def model_place(name: str) -> str:
     """What faster-whisper is to load: a folder, or the name as it is.
 
@@ -289,13 +294,13 @@ def doubt(segments: Sequence[Any], languages: Sequence[str]) -> str:
     if not words:
         return "no words were found"
     if max(each.compression_ratio for each in segments) > MOST_COMPRESSION:
-        return f"the words repeat themselves, as they do in noise or in a language other than {_listed(languages)}"
+        return f"the words repeat themselves, as they do in noise or in {_foreign(languages)}"
     log_probability = np.average(
         [each.avg_logprob for each in segments], weights=[len(each.tokens) for each in segments]
     )
     probability = np.mean([each.probability for each in words])
     if log_probability < LEAST_LOG_PROBABILITY or probability < LEAST_WORD_PROBABILITY:
-        return f"{NOT_UNDERSTOOD} (mean word probability {probability:.2f}): noise, or a language other than {_listed(languages)}"
+        return f"{NOT_UNDERSTOOD} (mean word probability {probability:.2f}): noise, or {_foreign(languages)}"
     return ""
 
 
@@ -315,7 +320,9 @@ def _placed(words: Iterable[Any], offset_s: float, group: Sequence[tuple[float, 
         if stop_s < begin_s:  # a short word just beside the voice stays where it is
             begin_s, stop_s = start_s, end_s
         begin_s = max(begin_s, placed[-1].end_s if placed else 0.0)
-        if placed and each.word[:1] in ("-", "'", "%"):  # a part of the word before it
+        if (
+            placed and each.word and not each.word[0].isspace() and not each.word[0].isalnum()
+        ):  # "-up", ".C.": of the word before
             placed[-1] = replace(placed[-1], end_s=max(stop_s, begin_s), text=placed[-1].text + str(each.word).strip())
             continue
         placed.append(

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import shutil
+import signal
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -201,6 +203,17 @@ def test_a_server_that_lacks_the_packages_starts_and_says_so(variant: Path, astr
         )
         assert len(client.analyze(astronaut).utterances) == 3
         assert server.restarts == 0
+
+
+def test_a_worker_that_dies_costs_no_words(repository: Path, astronaut: Path):
+    with EmbeddedServer(repository) as server, Client(server.address) as client:
+        before = client.analyze(astronaut)
+        victim = next(pid for pid, name in server._workers.items() if name == "speech")
+        os.kill(victim, signal.SIGKILL)
+        after = client.analyze(astronaut)
+        assert server.restarts >= 1
+    assert [each.text for each in after.utterances] == [each.text for each in before.utterances]
+    assert not after.lost
 
 
 def test_every_output_has_its_form(server: EmbeddedServer, astronaut: Path):
