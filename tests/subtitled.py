@@ -5,6 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+from av.stream import Disposition
 
 FORMS = {
     "srt": "1\n00:00:00,300 --> 00:00:04,600\nI am <i>so</i> happy.\n\n2\n00:00:05,000 --> 00:00:08,400\nThe suit is heavy, and\nit makes me angry.\n",
@@ -19,7 +20,9 @@ FORMS = {
 TEXTS = ["I am so happy.", "The suit is heavy, and it makes me angry."]
 
 
-def subtitled(film: Path, path: Path, texts: list[tuple[str, str]], languages: tuple[str, ...] = ()) -> Path:
+def subtitled(
+    film: Path, path: Path, texts: list[tuple[str, str]], languages: tuple[str, ...] = (), *, forced: bool = False
+) -> Path:
     """The film with one stream for each (form, text), FFmpeg's subtitle demuxers giving the packets."""
     with av.open(film) as source, av.open(path, "w") as output:
         made = {each.index: output.add_stream_from_template(each, opaque=True) for each in source.streams}
@@ -31,6 +34,8 @@ def subtitled(film: Path, path: Path, texts: list[tuple[str, str]], languages: t
         readers = [av.open(io.BytesIO(text.encode()), format=form) for form, text in texts]
         for place, reader in enumerate(readers):
             stream = output.add_stream_from_template(reader.streams[0], opaque=True)
+            if forced:
+                stream.disposition = Disposition.forced
             if languages:
                 stream.metadata["language"] = languages[place]
             for packet in reader.demux():

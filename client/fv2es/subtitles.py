@@ -37,7 +37,7 @@ class Subtitles:
 
 
 def read_subtitles(info: SourceInfo, language: str = "") -> Subtitles:
-    """The cues of the best text stream: of the wanted language, then the default one, not one for foreign lines alone.
+    """The cues of the best text stream: of the wanted language, then the default one; none that is for foreign lines alone.
 
     Args:
         info: what `probe` found.
@@ -46,10 +46,15 @@ def read_subtitles(info: SourceInfo, language: str = "") -> Subtitles:
     notes: list[str] = []
     with open_media(info.path) as container:
         streams = list(container.streams.subtitles)
-        texts = [each for each in streams if codec_name(each) in TEXT_CODECS]
-        if len(texts) < len(streams):
-            found = ", ".join(codec_name(each) for each in streams if each not in texts)
-            notes.append(f"subtitles that are pictures ({found}) can't be read and were left alone")
+        readable = [each for each in streams if codec_name(each) in TEXT_CODECS]
+        if len(readable) < len(streams):
+            found = ", ".join(codec_name(each) for each in streams if each not in readable)
+            notes.append(f"subtitles that are no text ({found}) can't be read and were left alone")
+        texts = [each for each in readable if not each.disposition & Disposition.forced]
+        if len(texts) < len(readable):
+            notes.append(
+                f"{len(readable) - len(texts)} subtitle streams for foreign lines alone (forced) were left alone"
+            )
         if not texts:
             return Subtitles(cues=(), stream="", notes=tuple(notes))
         best = max(texts, key=lambda each: _rank(each, language))
@@ -66,11 +71,10 @@ def read_subtitles(info: SourceInfo, language: str = "") -> Subtitles:
     return Subtitles(cues=tuple(cues), stream=name, notes=tuple(notes))
 
 
-def _rank(stream: Any, language: str) -> tuple[bool, bool, bool, int]:
+def _rank(stream: Any, language: str) -> tuple[bool, bool, int]:
     spoken, wanted = (stream.language or "").lower(), language.lower()
     return (
         bool(wanted) and (spoken[:2] == wanted[:2] or spoken in _THREE_LETTERS.get(wanted, ())),
-        not stream.disposition & Disposition.forced,
         bool(stream.disposition & Disposition.default),
         -stream.index,
     )

@@ -139,8 +139,12 @@ def plan_utterances(info: SourceInfo, cues: Sequence[Cue] | None, rule: Utteranc
     if overlaps:
         notes.append(f"{overlaps} cues begin before the one before them ends; both are scored as they are")
     elif all(cue.words for cue in kept):
-        words = [word for cue in kept for word in cue.words if word.start_s < info.end_s and word.end_s > info.start_s]
-        return UtterancePlan(utterances=utterances_from_words(info, words, rule), notes=tuple(notes))
+        timed = [word for cue in kept for word in cue.words]
+        words = [word for word in timed if word.start_s < info.end_s and word.end_s > info.start_s]
+        if len(words) < len(timed):
+            notes.append(f"{len(timed) - len(words)} words of the cues lie beyond the source: left out")
+        if words:
+            return UtterancePlan(utterances=utterances_from_words(info, words, rule), notes=tuple(notes))
     spoken = [Utterance(index=0, start_s=each.start_s, end_s=each.end_s, text=each.text) for each in pieces]
     return UtterancePlan(utterances=_in_order([*spoken, *_between(info, spoken, rule, ())]), notes=tuple(notes))
 

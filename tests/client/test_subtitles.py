@@ -36,6 +36,13 @@ def test_the_wanted_language_is_taken(astronaut, tmp_path):
     assert "of 2 subtitle streams" in first.notes[0]
 
 
+def test_subtitles_for_foreign_lines_alone_are_no_transcript(astronaut, tmp_path):
+    film = subtitled(astronaut, tmp_path / "film.mkv", [("srt", FORMS["srt"])], forced=True)
+    subtitles = read_subtitles(probe(film))
+    assert subtitles.cues == ()
+    assert "1 subtitle streams for foreign lines alone" in subtitles.notes[0]
+
+
 def test_a_film_with_subtitles_needs_no_recogniser(astronaut, tmp_path):
     film = subtitled(astronaut, tmp_path / "film.mkv", [("srt", FORMS["srt"])])
     outlined = outline(film, None, UtteranceRule(), SpeechRule())

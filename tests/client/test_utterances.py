@@ -192,6 +192,14 @@ def test_cues_with_words_are_cut_anew():
     ]
 
 
+def test_words_beyond_the_source_are_named():
+    inside, outside = Word(start_s=58, end_s=59, text="in"), Word(start_s=61, end_s=62, text="out")
+    both = Cue(start_s=58, end_s=62, text="in out", line=1, path="w.json", words=(inside, outside))
+    plan = plan_utterances(source(), [both], UtteranceRule())
+    assert [text for _, _, text in spoken(plan)] == ["in"]
+    assert any("1 words of the cues lie beyond the source" in note for note in plan.notes)
+
+
 def test_repairs_are_named():
     cues = [
         cue(20, 25, "later", line=2),
