@@ -4,6 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
+comma := ,
 
 .PHONY: help demo test test-paper gpu-check lint types imports unit format setup setup-dev clean
 
@@ -48,7 +49,7 @@ setup-dev: .venv/.dev-ready
 .venv/.%-ready: pyproject.toml deploy/setup-machine.sh
 	@PYTHON=$(PYTHON) bash deploy/setup-machine.sh .venv
 	@echo "installing Python packages into .venv (minutes at the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(if $(filter dev,$*),dev,serve)]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(if $(filter dev,$*),dev,serve$(comma)speech)]'
 	@touch $@
 
 clean: ## remove what was built

@@ -57,7 +57,7 @@ class Ensemble:
                 config = text_format.Parse(content.decode(), model_config_pb2.ModelConfig())
                 self._configs[config.name] = config
         for name, config in self._configs.items():
-            if name == "emotion":
+            if name in ("emotion", "speech"):  # `speech` is no step
                 continue
             parameters = {key: value.string_value for key, value in config.parameters.items()}
             if "device" in parameters:

@@ -30,13 +30,14 @@ QUEUE_TIMEOUT_US: Final = 60_000_000
 """How long a request may wait for a model on a GPU: beyond it whoever asked has given up."""
 
 _WORKERS: Final[Mapping[Profile, Mapping[str, str]]] = {
-    "cpu": {"faces": "faces", "mel": "mel", "tokenizer": "tokenizer", "manifest": "manifest"},
+    "cpu": {"faces": "faces", "mel": "mel", "tokenizer": "tokenizer", "manifest": "manifest", "speech": "speech"},
     "gpu": {
         "frames": "frames",
         "faces": "device_faces",
         "sound": "sound",
         "tokenizer": "tokenizer",
         "manifest": "manifest",
+        "speech": "speech",
     },
 }
 """Which function of `fv2es_pipelines.workers` loads each model of the Python backend, without its `load_`."""
@@ -160,7 +161,7 @@ def _steps(members: Iterable[Model], version: ServerVersion) -> str:
     """Tensors of one name are one tensor: that alone ties the steps together."""
     steps = []
     for each in members:
-        if each.role == "ensemble":
+        if each.role in ("alone", "ensemble"):
             continue
         maps = [f'input_map {{ key: "{t.name}" value: "{t.name}" }}' for t in each.inputs]
         maps += [f'output_map {{ key: "{t.name}" value: "{t.name}" }}' for t in each.outputs]
@@ -235,7 +236,7 @@ def repository_files(target: RenderTarget) -> dict[str, bytes]:
             files[f"{model.name}/1/.gitkeep"] = b""
         elif model.role == "graph":
             files[f"{model.name}/1/model.dali"] = dali_pipeline_bytes(model.name, target.profile)
-        elif model.role == "media" or target.profile == "cpu":
+        elif model.role in ("media", "alone") or target.profile == "cpu":
             files[f"{model.name}/1/model.py"] = adapter_from_model(model, target.profile).encode()
     return files
 

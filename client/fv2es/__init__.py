@@ -12,6 +12,7 @@ from fv2es.cutting import ClipRule
 from fv2es.embedded import EmbeddedServer
 from fv2es.errors import Fv2esError
 from fv2es.result import LostUtterance, Result, UtteranceResult
+from fv2es.speech import SpeechRule
 from fv2es.utterances import UtteranceRule
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ __all__ = [
     "LostUtterance",
     "Progress",
     "Result",
+    "SpeechRule",
     "UtteranceResult",
     "UtteranceRule",
     "analyze",

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import grpc
 import tritonclient.grpc.aio as triton
@@ -16,21 +16,19 @@ from tritonclient.utils import InferenceServerException
 
 from fv2es import health
 from fv2es.address import checked_address
-from fv2es.analysis import Analysis, Attempts, ClientRule, Item, Progress, Verdict, plan
+from fv2es.analysis import Analysis, Attempts, ClientRule, Item, Outline, Progress, Verdict, Work, outline, plan
 from fv2es.client import CONNECT_TIMEOUT_S
 from fv2es.cutting import Clip, ClipRule
 from fv2es.errors import Fv2esError, InferenceFailed, ServerOverloaded, ServerUnreachable
 from fv2es.result import ModelInfo, Result
+from fv2es.speech import SPEECH_MODEL, Hearing, Recognition, SpeechRule
 from fv2es.utterances import UtteranceRule
 from fv2es.wire import (
     CHANNEL_ARGUMENTS,
     MANIFEST_MODEL,
     MODEL,
-    ClipAnswer,
     decode_manifest,
-    decode_response,
     encode_manifest_request,
-    encode_request,
     error_from_status,
 )
 
@@ -41,7 +39,7 @@ class _Sent:
 
     clip: Clip
     attempts: Attempts
-    answer: asyncio.Task[ClipAnswer]
+    answer: asyncio.Task[Any]
 
 
 class AsyncClient:
@@ -50,7 +48,8 @@ class AsyncClient:
     Args:
         server: HOST:PORT of the server's gRPC.
         rule: deadlines, retries, clips in flight.
-        utterance_rule: how a source without a transcript is divided.
+        utterance_rule: how a source is divided into utterances.
+        speech_rule: where words may come from when no transcript is given.
         clip_rule: how a source is cut into requests.
 
     Raises:
@@ -64,11 +63,13 @@ class AsyncClient:
         rule: ClientRule | None = None,
         utterance_rule: UtteranceRule | None = None,
         clip_rule: ClipRule | None = None,
+        speech_rule: SpeechRule | None = None,
     ) -> None:
         self.address = checked_address(server)
         self.rule = rule or ClientRule()
         self.utterance_rule = utterance_rule or UtteranceRule()
         self.clip_rule = clip_rule or ClipRule()
+        self.speech_rule = speech_rule or SpeechRule()
         self._open_triton: triton.InferenceServerClient | None = None
         self._was_reached = False
 
@@ -131,8 +132,22 @@ class AsyncClient:
                 yield item
 
     async def _begin(self, source: Path | str, transcript: Path | str | None) -> Analysis:
-        planned = await asyncio.to_thread(plan, source, transcript, self.utterance_rule)
-        return Analysis(planned, self.clip_rule, await self._recovered_model())
+        outlined = await asyncio.to_thread(outline, source, transcript, self.utterance_rule, self.speech_rule)
+        model = await self._recovered_model()
+        return Analysis(plan(outlined, await self._heard(outlined)), self.clip_rule, model)
+
+    async def _heard(self, outlined: Outline) -> Hearing | None:
+        """What is said in a source; None where its utterances don't come from speech."""
+        if outlined.source is not None:
+            return None
+        with self._typed_errors(CONNECT_TIMEOUT_S):
+            if not await self._triton.is_model_ready(SPEECH_MODEL, client_timeout=CONNECT_TIMEOUT_S):
+                return Hearing(missing=f"the server {self.address} has no model `{SPEECH_MODEL}`")
+        recognition = Recognition(outlined.info, outlined.speech_rule)
+        async with contextlib.aclosing(self._run(recognition, None)) as items:
+            async for _ in items:
+                pass
+        return recognition.hearing()
 
     async def _recovered_model(self) -> ModelInfo:
         """The model, also where a server that answered before is just being restarted."""
@@ -146,12 +161,10 @@ class AsyncClient:
         self._was_reached = True
         return model
 
-    async def _run(
-        self, analysis: Analysis, on_progress: Callable[[Progress], None] | None
-    ) -> AsyncGenerator[Item, None]:
+    async def _run(self, work: Work, on_progress: Callable[[Progress], None] | None) -> AsyncGenerator[Item, None]:
         """Keep up to `max_in_flight` clips under way; settle them in order."""
         waiting: deque[_Sent] = deque()
-        clips = analysis.clips()
+        clips = work.clips()
         try:
             more = True
             while more or waiting:
@@ -160,20 +173,20 @@ class AsyncClient:
                     if clip is None:
                         more = False
                     else:
-                        waiting.append(self._send(clip, Attempts(rule=self.rule)))
+                        waiting.append(self._send(clip, Attempts(rule=self.rule), work))
                 if waiting:
-                    for item in await self._settle(waiting, analysis):
+                    for item in await self._settle(waiting, work):
                         yield item
-                    if on_progress:
-                        on_progress(analysis.progress)
-            for item in analysis.remainder():
+                    if on_progress and (progress := work.progress):
+                        on_progress(progress)
+            for item in work.remainder():
                 yield item
         finally:
             for sent in waiting:
                 sent.answer.cancel()
             await asyncio.gather(*(sent.answer for sent in waiting), return_exceptions=True)
 
-    async def _settle(self, waiting: deque[_Sent], analysis: Analysis) -> list[Item]:
+    async def _settle(self, waiting: deque[_Sent], work: Work) -> list[Item]:
         """Wait for the oldest clip, sending it again as long as that makes sense; it stays in `waiting` until then."""
         while True:
             sent = waiting[0]
@@ -186,29 +199,27 @@ class AsyncClient:
                     raise failure from error
                 if verdict is Verdict.LOSE_CLIP:
                     waiting.popleft()
-                    return analysis.add_failure(sent.clip, failure)
+                    return work.add_failure(sent.clip, failure)
                 if verdict is Verdict.BACK_OFF:
                     await asyncio.sleep(sent.attempts.back_off_s())
                 else:
                     # A clip that kills the server must not take others with it again: let those end, then send it alone.
                     await asyncio.wait([other.answer for other in waiting])
                     await self._recover(failure)
-                waiting[0] = self._send(sent.clip, sent.attempts)
+                waiting[0] = self._send(sent.clip, sent.attempts, work)
                 if verdict is Verdict.RECOVER:
                     await asyncio.wait([waiting[0].answer])
             else:
                 waiting.popleft()
-                return analysis.add_answer(sent.clip, answer)
+                return work.add_answer(sent.clip, answer)
 
-    def _send(self, clip: Clip, attempts: Attempts) -> _Sent:
-        return _Sent(clip=clip, attempts=attempts, answer=asyncio.create_task(self._infer(clip)))
+    def _send(self, clip: Clip, attempts: Attempts, work: Work) -> _Sent:
+        return _Sent(clip=clip, attempts=attempts, answer=asyncio.create_task(self._infer(clip, work)))
 
-    async def _infer(self, clip: Clip) -> ClipAnswer:
-        spans_s = [(each.start_s, each.end_s) for each in clip.utterances]
-        inputs = encode_request(clip.data, spans_s, [each.text for each in clip.utterances])
+    async def _infer(self, clip: Clip, work: Work) -> Any:
         with self._typed_errors(self.rule.timeout_s):
-            answer = await self._triton.infer(MODEL, inputs, client_timeout=self.rule.timeout_s)
-        return decode_response(answer, address=self.address)
+            answer = await self._triton.infer(work.model_name, work.encode(clip), client_timeout=self.rule.timeout_s)
+        return work.decode(answer, address=self.address)
 
     @contextlib.contextmanager
     def _typed_errors(self, timeout_s: float) -> Iterator[None]:

@@ -5,10 +5,13 @@
 
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import Any, Protocol
+
+from tritonclient.grpc import InferInput, InferResult
 
 from fv2es.cutting import Clip, ClipRule, CutReport, cut
 from fv2es.errors import (
@@ -18,6 +21,7 @@ from fv2es.errors import (
     InferenceFailed,
     ServerOverloaded,
     ServerUnreachable,
+    TranscriptError,
     UsageError,
 )
 from fv2es.result import (
@@ -31,9 +35,18 @@ from fv2es.result import (
     UtteranceResult,
 )
 from fv2es.source import SourceInfo, probe
-from fv2es.transcript import read_transcript
-from fv2es.utterances import Utterance, UtteranceRule, plan_utterances
-from fv2es.wire import ClipAnswer
+from fv2es.speech import Hearing, SpeechRule
+from fv2es.subtitles import read_subtitles
+from fv2es.transcript import Cue, read_transcript
+from fv2es.utterances import (
+    Utterance,
+    UtteranceRule,
+    UtteranceSource,
+    plan_utterances,
+    utterances_from_words,
+    with_speech_share,
+)
+from fv2es.wire import MODEL, ClipAnswer, decode_response, encode_request
 
 Item = UtteranceResult | LostUtterance
 """What a stream yields, in the order of the source."""
@@ -119,6 +132,7 @@ class Plan:
     info: SourceInfo
     utterances: tuple[Utterance, ...]
     notes: tuple[str, ...]
+    utterance_source: UtteranceSource
 
     @property
     def total_s(self) -> float:
@@ -126,21 +140,130 @@ class Plan:
         return sum(each.end_s - each.start_s for each in self.utterances)
 
 
-def plan(source: Path | str, transcript: Path | str | None, rule: UtteranceRule) -> Plan:
-    """Look at the source and decide its utterances; decodes nothing.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outline:
+    """What is known of a source before a server is asked: all but recognised words."""
+
+    info: SourceInfo
+    rule: UtteranceRule
+    speech_rule: SpeechRule
+    cues: tuple[Cue, ...] | None
+    """Of a transcript or of subtitles; None where there are none."""
+    notes: tuple[str, ...]
+    source: UtteranceSource | None
+    """Where the utterances come from; None: from speech, if the server recognises any."""
+    reason: str
+    """Why there are no words from elsewhere, for people."""
+
+
+def outline(source: Path | str, transcript: Path | str | None, rule: UtteranceRule, speech_rule: SpeechRule) -> Outline:
+    """Look at the source, its subtitles and its transcript; decodes nothing.
 
     Raises:
         SourceError: the source can't be used.
         TranscriptError: the transcript can't be used.
     """
     info = probe(source)
-    read = read_transcript(transcript) if transcript is not None else None
-    planned = plan_utterances(info, read.cues if read else None, rule)
-    return Plan(info=info, utterances=planned.utterances, notes=(*(read.notes if read else ()), *planned.notes))
+
+    def drawn(
+        cues: tuple[Cue, ...] | None, notes: tuple[str, ...], origin: UtteranceSource | None, reason: str = ""
+    ) -> Outline:
+        return Outline(
+            info=info, rule=rule, speech_rule=speech_rule, cues=cues, notes=notes, source=origin, reason=reason
+        )
+
+    if transcript is not None:
+        read = read_transcript(transcript)
+        origin = UtteranceSource(kind="transcript", reason=f"the transcript {transcript} was given")
+        return drawn(read.cues, read.notes, origin)
+    reasons = ["no transcript was given"]
+    notes: tuple[str, ...] = ()
+    if speech_rule.subtitles:
+        subtitles = read_subtitles(info, speech_rule.language)
+        notes = subtitles.notes
+        try:
+            if subtitles.cues:
+                plan_utterances(info, subtitles.cues, rule)
+                origin = UtteranceSource(kind="subtitles", reason=f"{reasons[0]}, and the file has {subtitles.stream}")
+                return drawn(subtitles.cues, notes, origin)
+            reasons.append("the file has no text subtitles")
+        except TranscriptError as error:
+            reasons.append(f"its {subtitles.stream} can't be used: {error}")
+    else:
+        reasons.append("subtitles were not asked for")
+    if info.audio is None:
+        reasons.append("it has no sound")
+    elif not speech_rule.recognise:
+        reasons.append("speech recognition was not asked for")
+    else:
+        return drawn(None, notes, None, _sentence(reasons))
+    return drawn(None, notes, UtteranceSource(kind="windows", reason=_sentence(reasons)))
+
+
+def _sentence(reasons: Sequence[str]) -> str:
+    return ", ".join([*reasons[:-1], f"and {reasons[-1]}"]) if len(reasons) > 1 else "".join(reasons)
+
+
+def plan(outlined: Outline, hearing: Hearing | None = None) -> Plan:
+    """Decide the utterances.
+
+    Args:
+        outlined: what is known without a server.
+        hearing: what was heard, where `outlined.source` is None.
+    """
+    info, rule = outlined.info, outlined.rule
+    if outlined.source is not None:
+        planned = plan_utterances(info, outlined.cues, rule)
+        notes = (*outlined.notes, *planned.notes)
+        return Plan(info=info, utterances=planned.utterances, notes=notes, utterance_source=outlined.source)
+    hearing = hearing or Hearing(missing="nobody listened")
+    notes = (*outlined.notes, *hearing.notes)
+    if not hearing.missing and (hearing.words or hearing.speech_s):
+        spoken = utterances_from_words(info, hearing.words, rule, hearing.speech_s)
+        if hearing.words:
+            what = f"speech was recognised by the model {hearing.model} (language: {hearing.language})"
+        else:
+            what = f"a voice was heard, and none of its words was understood by the model {hearing.model}"
+        origin = UtteranceSource(kind="speech", reason=f"{outlined.reason}; {what}")
+        return Plan(info=info, utterances=spoken, notes=(*info.notes, *notes), utterance_source=origin)
+    planned = plan_utterances(info, None, rule)
+    windows = planned.utterances if hearing.missing else with_speech_share(planned.utterances, ())
+    origin = UtteranceSource(kind="windows", reason=f"{outlined.reason}; {hearing.missing or 'no voice was heard'}")
+    return Plan(info=info, utterances=windows, notes=(*notes, *planned.notes), utterance_source=origin)
+
+
+class Work(Protocol):
+    """What a client does with one source: clips that are sent to one model, and answers that come back in their order."""
+
+    model_name: str
+
+    def clips(self) -> Iterator[Clip]:
+        """The clips, each cut when it is asked for."""
+
+    def encode(self, clip: Clip) -> list[InferInput]:
+        """The request for a clip."""
+
+    def decode(self, response: InferResult, *, address: str) -> Any:
+        """The answer in a response."""
+
+    def add_answer(self, clip: Clip, answer: Any) -> list[Item]:
+        """Take in an answer; gives what is known now."""
+
+    def add_failure(self, clip: Clip, error: Fv2esError) -> list[Item]:
+        """Take in that a clip is lost; gives what is known now."""
+
+    def remainder(self) -> list[Item]:
+        """What is left when all clips are in."""
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far it is; None where that can't be said."""
 
 
 class Analysis:
     """Collects the answers of one source in order."""
+
+    model_name = MODEL
 
     def __init__(self, planned: Plan, clip_rule: ClipRule, model: ModelInfo) -> None:
         self.plan = planned
@@ -157,6 +280,15 @@ class Analysis:
     def clips(self) -> Iterator[Clip]:
         """The clips, cut one at a time while they are asked for."""
         return cut(self.plan.info, self.plan.utterances, self._clip_rule, self._report)
+
+    def encode(self, clip: Clip) -> list[InferInput]:
+        """The inputs of `emotion` for a clip."""
+        spans_s = [(each.start_s, each.end_s) for each in clip.utterances]
+        return encode_request(clip.data, spans_s, [each.text for each in clip.utterances])
+
+    def decode(self, response: InferResult, *, address: str) -> ClipAnswer:
+        """The answer in a response; raises `ModelUnavailable` where it is not of the form that this client knows."""
+        return decode_response(response, address=address)
 
     def add_answer(self, clip: Clip, answer: ClipAnswer) -> list[Item]:
         """Take in an answer; gives its utterances."""

@@ -19,6 +19,7 @@ from fv2es.embedded import EmbeddedServer
 from fv2es.errors import Fv2esError, ServerError, UsageError
 from fv2es.files import check_output, write_results
 from fv2es.result import Result
+from fv2es.speech import SpeechRule
 from fv2es.utterances import UtteranceRule
 
 DONE, FAILED, BAD_USAGE, SOME_LOST = 0, 1, 2, 3
@@ -70,7 +71,10 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     analyze.add_argument("sources", nargs="+", metavar="SOURCE", help="media file")
     analyze.add_argument("--output", type=Path, metavar="FILE", help="also write a result file: .json or .csv")
     analyze.add_argument(
-        "--transcript", type=Path, metavar="FILE", help="SRT, WebVTT or start<TAB>end<TAB>text, in seconds"
+        "--transcript",
+        type=Path,
+        metavar="FILE",
+        help="SRT, WebVTT, start<TAB>end<TAB>text in seconds, or JSON of Whisper or WhisperX",
     )
     analyze.add_argument(
         "--server",
@@ -84,7 +88,19 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         type=float,
         default=UtteranceRule().window_s,
         metavar="SECONDS",
-        help="length of an utterance without transcript (default: %(default)g)",
+        help="length of an utterance without words (default: %(default)g)",
+    )
+    analyze.add_argument(
+        "--no-speech",
+        action="store_true",
+        help="recognise no speech: without transcript or subtitles, utterances are fixed windows",
+    )
+    analyze.add_argument("--no-subtitles", action="store_true", help="leave subtitles inside the file alone")
+    analyze.add_argument(
+        "--language",
+        metavar="CODE",
+        default="",
+        help="language that is spoken, such as en (default: found out where the speech model knows several)",
     )
     analyze.set_defaults(run=_analyze)
 
@@ -113,7 +129,14 @@ def _analyze(options: argparse.Namespace, errors: Console) -> int:
         raise UsageError(
             f"--transcript belongs to one source, but {len(options.sources)} are given; run them one by one"
         )
-    rule = UtteranceRule(window_s=options.window)
+    rule = UtteranceRule(
+        window_s=options.window,
+        max_length_s=max(options.window, UtteranceRule().max_length_s),
+        min_tail_s=min(0.5, options.window),
+    )
+    speech_rule = SpeechRule(
+        recognise=not options.no_speech, subtitles=not options.no_subtitles, language=options.language
+    )
     with contextlib.ExitStack() as stack:
         if options.server:
             address = options.server
@@ -125,7 +148,7 @@ def _analyze(options: argparse.Namespace, errors: Console) -> int:
                 )
                 stack.callback(server.stop)
                 address = server.start().address
-        client = stack.enter_context(Client(address, utterance_rule=rule))
+        client = stack.enter_context(Client(address, utterance_rule=rule, speech_rule=speech_rule))
         results, num_failed = _analyze_all(options, client, errors)
     if options.output and results:
         write_results(options.output, results)

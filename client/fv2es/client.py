@@ -13,21 +13,19 @@ import tritonclient.grpc as triton
 
 from fv2es import health
 from fv2es.address import checked_address
-from fv2es.analysis import Analysis, Attempts, ClientRule, Item, Plan, Progress, Verdict, plan
+from fv2es.analysis import Analysis, Attempts, ClientRule, Item, Outline, Progress, Verdict, Work, outline, plan
 from fv2es.cutting import Clip, ClipRule
 from fv2es.embedded import EmbeddedServer
 from fv2es.errors import Fv2esError, InferenceFailed, ServerOverloaded, ServerUnreachable
 from fv2es.result import ModelInfo, Result
+from fv2es.speech import SPEECH_MODEL, Hearing, Recognition, SpeechRule
 from fv2es.utterances import UtteranceRule
 from fv2es.wire import (
     CHANNEL_ARGUMENTS,
     MANIFEST_MODEL,
     MODEL,
-    ClipAnswer,
     decode_manifest,
-    decode_response,
     encode_manifest_request,
-    encode_request,
     error_from_status,
 )
 
@@ -41,7 +39,7 @@ class _Sent:
 
     clip: Clip
     attempts: Attempts
-    answer: "Future[ClipAnswer]"
+    answer: "Future[Any]"
     cancel: Callable[[], Any]
 
 
@@ -51,7 +49,8 @@ class Client:
     Args:
         server: HOST:PORT of the server's gRPC.
         rule: deadlines, retries, clips in flight.
-        utterance_rule: how a source without a transcript is divided.
+        utterance_rule: how a source is divided into utterances.
+        speech_rule: where words may come from when no transcript is given.
         clip_rule: how a source is cut into requests.
 
     Raises:
@@ -65,11 +64,13 @@ class Client:
         rule: ClientRule | None = None,
         utterance_rule: UtteranceRule | None = None,
         clip_rule: ClipRule | None = None,
+        speech_rule: SpeechRule | None = None,
     ) -> None:
         self.address = checked_address(server)
         self.rule = rule or ClientRule()
         self.utterance_rule = utterance_rule or UtteranceRule()
         self.clip_rule = clip_rule or ClipRule()
+        self.speech_rule = speech_rule or SpeechRule()
         self._triton = triton.InferenceServerClient(self.address, channel_args=CHANNEL_ARGUMENTS)
         self._was_reached = False
 
@@ -112,7 +113,8 @@ class Client:
 
         Args:
             source: a media file.
-            transcript: SRT, WebVTT or `start<TAB>end<TAB>text`; without it, fixed windows without words.
+            transcript: SRT, WebVTT, `start<TAB>end<TAB>text`, or JSON of Whisper or WhisperX; without it, subtitles in the file,
+                recognised speech, or fixed windows, see `speech_rule`.
             on_progress: called after each clip.
 
         Returns:
@@ -123,7 +125,7 @@ class Client:
             TranscriptError: the transcript can't be used.
             ServerError: no answer can be had.
         """
-        analysis = self._begin(plan(source, transcript, self.utterance_rule))
+        analysis = self._begin(source, transcript)
         for _ in self._run(analysis, on_progress):
             pass
         return analysis.result()
@@ -136,10 +138,26 @@ class Client:
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Iterator[Item]:
         """Utterances in order, as soon as they are known; arguments and errors as in `analyze`."""
-        return self._run(self._begin(plan(source, transcript, self.utterance_rule)), on_progress)
+        return self._run(self._begin(source, transcript), on_progress)
 
-    def _begin(self, planned: Plan) -> Analysis:
-        return Analysis(planned, self.clip_rule, self._recovered_model())
+    def _begin(self, source: Path | str, transcript: Path | str | None) -> Analysis:
+        outlined = outline(source, transcript, self.utterance_rule, self.speech_rule)
+        model = self._recovered_model()
+        return Analysis(plan(outlined, self._heard(outlined)), self.clip_rule, model)
+
+    def _heard(self, outlined: Outline) -> Hearing | None:
+        """What is said in a source; None where its utterances don't come from speech."""
+        if outlined.source is not None:
+            return None
+        try:
+            if not self._triton.is_model_ready(SPEECH_MODEL, client_timeout=CONNECT_TIMEOUT_S):
+                return Hearing(missing=f"the server {self.address} has no model `{SPEECH_MODEL}`")
+        except triton.InferenceServerException as error:
+            raise self._typed(error, CONNECT_TIMEOUT_S) from error
+        recognition = Recognition(outlined.info, outlined.speech_rule)
+        for _ in self._run(recognition, None):
+            pass
+        return recognition.hearing()
 
     def _recovered_model(self) -> ModelInfo:
         """The model, also where a server that answered before is just being restarted."""
@@ -153,10 +171,10 @@ class Client:
         self._was_reached = True
         return model
 
-    def _run(self, analysis: Analysis, on_progress: Callable[[Progress], None] | None) -> Iterator[Item]:
+    def _run(self, work: Work, on_progress: Callable[[Progress], None] | None) -> Iterator[Item]:
         """Keep up to `max_in_flight` clips under way; settle them in order."""
         waiting: deque[_Sent] = deque()
-        clips = analysis.clips()
+        clips = work.clips()
         try:
             more = True
             while more or waiting:
@@ -165,17 +183,17 @@ class Client:
                     if clip is None:
                         more = False
                     else:
-                        waiting.append(self._send(clip, Attempts(rule=self.rule)))
+                        waiting.append(self._send(clip, Attempts(rule=self.rule), work))
                 if waiting:
-                    yield from self._settle(waiting, analysis)
-                    if on_progress:
-                        on_progress(analysis.progress)
-            yield from analysis.remainder()
+                    yield from self._settle(waiting, work)
+                    if on_progress and (progress := work.progress):
+                        on_progress(progress)
+            yield from work.remainder()
         finally:
             for sent in waiting:
                 sent.cancel()
 
-    def _settle(self, waiting: deque[_Sent], analysis: Analysis) -> list[Item]:
+    def _settle(self, waiting: deque[_Sent], work: Work) -> list[Item]:
         """Wait for the oldest clip, sending it again as long as that makes sense; it stays in `waiting` until then."""
         while True:
             sent = waiting[0]
@@ -188,36 +206,35 @@ class Client:
                     raise failure from error
                 if verdict is Verdict.LOSE_CLIP:
                     waiting.popleft()
-                    return analysis.add_failure(sent.clip, failure)
+                    return work.add_failure(sent.clip, failure)
                 if verdict is Verdict.BACK_OFF:
                     time.sleep(sent.attempts.back_off_s())
                 else:
                     # A clip that kills the server must not take others with it again: let those end, then send it alone.
                     wait([other.answer for other in waiting])
                     self._recover(failure)
-                waiting[0] = self._send(sent.clip, sent.attempts)
+                waiting[0] = self._send(sent.clip, sent.attempts, work)
                 if verdict is Verdict.RECOVER:
                     wait([waiting[0].answer])
             else:
                 waiting.popleft()
-                return analysis.add_answer(sent.clip, answer)
+                return work.add_answer(sent.clip, answer)
 
-    def _send(self, clip: Clip, attempts: Attempts) -> _Sent:
-        spans_s = [(each.start_s, each.end_s) for each in clip.utterances]
-        inputs = encode_request(clip.data, spans_s, [each.text for each in clip.utterances])
-        future: Future[ClipAnswer] = Future()
+    def _send(self, clip: Clip, attempts: Attempts, work: Work) -> _Sent:
+        inputs = work.encode(clip)
+        future: Future[Any] = Future()
 
         def on_answer(result: Any, error: Any) -> None:
             if error is not None:
                 future.set_exception(self._typed(error, self.rule.timeout_s))
                 return
             try:
-                future.set_result(decode_response(result, address=self.address))
+                future.set_result(work.decode(result, address=self.address))
             except Fv2esError as unusable:
                 future.set_exception(unusable)
 
         call = self._triton.async_infer(
-            MODEL,
+            work.model_name,
             inputs,
             on_answer,
             client_timeout=self.rule.timeout_s,

@@ -3,7 +3,7 @@
 import heapq
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from fv2es.demux import ReadReport, choose_streams, open_media, read_packets
@@ -92,6 +92,8 @@ def cut(
     utterances: Sequence[Utterance],
     rule: ClipRule | None = None,
     report: CutReport | None = None,
+    *,
+    sound_only: bool = False,
 ) -> Iterator[Clip]:
     """The clips that hold the utterances, in order, each cut when it is asked for.
 
@@ -104,6 +106,7 @@ def cut(
         utterances: by start; they may overlap.
         rule: sizes; the defaults where None.
         report: filled in while the clips are taken.
+        sound_only: leave the pictures out; for sources with sound.
 
     Raises:
         SourceError: the file can't be opened, or no container holds its streams.
@@ -113,7 +116,8 @@ def cut(
         raise UsageError("utterances must be in the order of their start_s; sort them")
     if any(not each.end_s > each.start_s for each in utterances):
         raise UsageError("every utterance must end after it starts; leave out those without length")
-    return _Cutter(info, utterances, rule or ClipRule(), report if report is not None else CutReport()).clips()
+    cutter = _Cutter(info, utterances, rule or ClipRule(), report if report is not None else CutReport())
+    return cutter.clips(sound_only=sound_only)
 
 
 class _Cutter:
@@ -133,10 +137,12 @@ class _Cutter:
         self._delivered_s = -math.inf
         self._num_late = 0
 
-    def clips(self) -> Iterator[Clip]:
+    def clips(self, *, sound_only: bool = False) -> Iterator[Clip]:
         name = str(self._info.path)
         with open_media(self._info.path) as container:
             chosen = choose_streams(container, name)
+            if sound_only:
+                chosen = replace(chosen, video=None)
             writer = ClipWriter(name, container.format.name, chosen)
             self._clock_s = {"video" if stream.type == "video" else "audio": -math.inf for stream in chosen.all()}
             if self._utterances:

