@@ -29,6 +29,8 @@ from fv2es.result import (
     Result,
     Timing,
     UtteranceResult,
+    UtteranceSource,
+    contributions,
 )
 from fv2es.source import SourceInfo, probe
 from fv2es.transcript import read_transcript
@@ -119,6 +121,7 @@ class Plan:
     info: SourceInfo
     utterances: tuple[Utterance, ...]
     notes: tuple[str, ...]
+    utterance_source: UtteranceSource
 
     @property
     def total_s(self) -> float:
@@ -136,7 +139,18 @@ def plan(source: Path | str, transcript: Path | str | None, rule: UtteranceRule)
     info = probe(source)
     read = read_transcript(transcript) if transcript is not None else None
     planned = plan_utterances(info, read.cues if read else None, rule)
-    return Plan(info=info, utterances=planned.utterances, notes=(*(read.notes if read else ()), *planned.notes))
+    return Plan(
+        info=info,
+        utterances=planned.utterances,
+        notes=(*(read.notes if read else ()), *planned.notes),
+        utterance_source=_utterance_source(transcript, rule),
+    )
+
+
+def _utterance_source(transcript: Path | str | None, rule: UtteranceRule) -> UtteranceSource:
+    if transcript is not None:
+        return UtteranceSource(kind="transcript", reason=f"the transcript {transcript} was given")
+    return UtteranceSource(kind="windows", reason=f"no transcript was given: windows of {rule.window_s:g} s")
 
 
 class Analysis:
@@ -225,6 +239,7 @@ class Analysis:
                 first_utterance_s=self._first_s,
                 media_s=sum(each.end_s - each.start_s for each in scored),
             ),
+            utterance_source=self.plan.utterance_source,
         )
 
 
@@ -276,5 +291,6 @@ def _utterance_results(
             probabilities=dict(zip(labels, answer.probabilities[row].tolist(), strict=True)),
             logits=dict(zip(labels, answer.logits[row].tolist(), strict=True)),
             modalities=modalities,
+            contributions=contributions(modalities, model.modality_weights),
             frames=tuple(frames[row]),
         )

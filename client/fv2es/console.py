@@ -1,6 +1,8 @@
 """What people see: a progress bar and a coloured table on a terminal, plain lines in a pipe."""
 
 import contextlib
+import os
+import sys
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
@@ -9,12 +11,31 @@ from rich.table import Table
 from rich.text import Text
 
 from fv2es import analysis
+from fv2es.chart import chart
+from fv2es.plain import printable
 from fv2es.result import MODALITIES, ModelInfo, Result, UtteranceResult
 
 UNTRAINED = (
     "UNTRAINED WEIGHTS: random numbers speak here, not emotions. Good for trying the machinery, for nothing else."
 )
 TOP_LABELS = 3
+
+
+class PatientConsole(Console):
+    """A console whose reader may leave (`| head -1`): what is written afterwards goes nowhere, and work goes on."""
+
+    was_left = False
+
+    def on_broken_pipe(self) -> None:
+        """Called by rich when the reader has left."""
+        self.leave()
+
+    def leave(self) -> None:
+        """Write nothing more, not even what is still in a buffer."""
+        self.was_left = self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, (sys.stderr if self.stderr else sys.stdout).fileno())
+        os.close(nowhere)
 
 
 def clock(time_s: float) -> str:
@@ -36,13 +57,19 @@ def _warning(model: ModelInfo) -> str:
     return "" if model.trained else UNTRAINED
 
 
+def show_chart(result: Result, console: Console) -> None:
+    """Print the chart; without colours in a pipe."""
+    for line in chart(result, width=console.width, encoding=console.encoding):
+        console.print(line, soft_wrap=True, highlight=False)
+
+
 def show_result(result: Result, console: Console) -> None:
     """Print the timeline."""
     if console.is_terminal:
         _show_table(result, console)
     else:
         for line in plain_lines(result):
-            console.out(line, highlight=False)
+            console.out(printable(line), highlight=False)
 
 
 def plain_lines(result: Result) -> Iterator[str]:
@@ -68,7 +95,7 @@ def plain_lines(result: Result) -> Iterator[str]:
 def _show_table(result: Result, console: Console) -> None:
     source, model = result.source, result.model
     table = Table(
-        title=Text(f"{source['path']}  {clock(source['duration_s'])}"),
+        title=Text(f"{printable(source['path'])}  {clock(source['duration_s'])}"),
         caption=f"model {model.name}, Triton {model.server_version}, {result.timing.wall_s:.1f} s",
         title_justify="left",
         caption_justify="left",
@@ -85,18 +112,22 @@ def _show_table(result: Result, console: Console) -> None:
             _bars(_best(dict(each.probabilities)), clear=each.is_clear),
             _present(each),
             f"{each.num_faces}/{len(each.frames)}",
-            Text(each.text),
+            Text(printable(each.text)),
         )
     for lost in result.lost:
         table.add_row(
-            f"{clock(lost.start_s)}-{clock(lost.end_s)}", Text("LOST", style="bold red"), "", "", Text(lost.reason)
+            f"{clock(lost.start_s)}-{clock(lost.end_s)}",
+            Text("LOST", style="bold red"),
+            "",
+            "",
+            Text(printable(lost.reason)),
         )
     if result.overall:
         table.add_section()
         table.add_row("overall", _bars(_best(result.overall), clear=True), "", "", "")
     console.print(table)
     for note in result.notes:
-        console.print(Text(f"note: {note}", style="yellow"))
+        console.print(Text(f"note: {printable(note)}", style="yellow"))
     if warning := _warning(model):
         console.print(Text(f" {warning} ", style="bold white on red"))
 

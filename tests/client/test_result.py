@@ -7,8 +7,8 @@ import pytest
 
 from fv2es.console import plain_lines
 from fv2es.errors import ModelUnavailable
-from fv2es.files import csv_text
-from fv2es.result import LEAST_EVIDENCE, Modality, ModelInfo, Result, Timing, UtteranceResult
+from fv2es.files.as_csv import csv_bytes
+from fv2es.result import LEAST_EVIDENCE, Modality, ModelInfo, Result, Timing, UtteranceResult, UtteranceSource
 
 MANIFEST = {"name": "m", "sha256": "0" * 64, "labels": ["glad", "sad"], "trained": True, "precision": "fp32"}
 KNOWN = {"acoustic": {"known": [True, False]}, "text": {"known": [True, True]}}
@@ -35,7 +35,15 @@ def utterance(*, logits: tuple[float, float], probabilities: tuple[float, float]
 def result(each: UtteranceResult) -> Result:
     timing = Timing(wall_s=1.0, first_utterance_s=0.5, media_s=1.0)
     source = {"path": "a.mp4", "duration_s": 1.0}
-    return Result(source=source, model=info(), utterances=(each,), lost=(), notes=(), timing=timing)
+    return Result(
+        source=source,
+        model=info(),
+        utterances=(each,),
+        lost=(),
+        notes=(),
+        timing=timing,
+        utterance_source=UtteranceSource(kind="windows", reason="no transcript was given"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -48,7 +56,7 @@ def test_evidence_makes_clear_whatever_the_probabilities(logits, clear):
     assert each.to_dict()["clear"] is clear
     line = list(plain_lines(result(each)))[1]
     assert line.startswith("  0:00.00-0:01.00  " + ("glad 0.90" if clear else "unclear: glad 0.90"))
-    (row,) = csv.DictReader(io.StringIO(csv_text([result(each)])))
+    (row,) = csv.DictReader(io.StringIO(csv_bytes([result(each)]).decode()))
     assert row["clear"] == str(int(clear))
 
 
