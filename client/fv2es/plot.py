@@ -265,7 +265,7 @@ def _drawable(text: str, missing: set[str]) -> str:
 def _families(wanted: set[str]) -> tuple[list[str], set[str]]:
     """Font families that together have the wanted characters, the usual one first; and the characters that none has.
 
-    Fonts of coloured bitmaps (emoji) can't be drawn by matplotlib and count as having none.
+    Fonts of coloured bitmaps (emoji) can't be drawn by matplotlib, and one of last resort has nothing but boxes: neither counts.
     """
     from matplotlib.font_manager import fontManager
     from matplotlib.ft2font import FT2Font
@@ -280,7 +280,7 @@ def _families(wanted: set[str]) -> tuple[list[str], set[str]]:
     for font in fonts:
         if not missing:
             break
-        if font.name in seen or not os.path.exists(font.fname):  # noqa: PTH110 - hundreds of names
+        if font.name in seen or font.name.startswith("Last Resort") or not os.path.exists(font.fname):  # noqa: PTH110 - hundreds of names
             continue
         seen.add(font.name)
         try:
