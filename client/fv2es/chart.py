@@ -9,8 +9,8 @@ from fv2es.plain import printable
 from fv2es.result import LostUtterance, Result, UtteranceResult
 from fv2es.ticks import ticks
 
-_BLOCKS, _LINES = "▁▂▃▄▅▆▇█", "━┄x"
-_ASCII_BLOCKS, _ASCII_LINES = "_.:-=+*#", "=.x"
+_BLOCKS, _LINES = "·▁▂▃▄▅▆▇█", "━┄x"
+_ASCII_BLOCKS, _ASCII_LINES = ".,:-=+*%#", "=.x"
 """Where the terminal's encoding lacks the others."""
 _INDENT = 2
 _MOST_NAME = 14

@@ -30,7 +30,11 @@ _WIDTH_IN, _HEIGHT_IN = 12.0, 4.0
 _DPI = 150
 _ROWS = {"text": "words", "visual": "face", "acoustic": "voice"}
 _INK, _FAINT, _PALE, _ALARM = "#1d2129", "#5d6673", "#e9ebee", "#b3261e"
+_PALENESS = 0.35
+"""Opacity of an utterance with too little evidence."""
 _MOST_TICKS = 12
+_MOST_EDGED = 150
+"""With more utterances, the white edges between them would hide them."""
 _LEAST_ROOM_IN = 1.1
 """Width of an utterance that has room for its words."""
 _CHARACTERS_PER_IN = 15.0
@@ -94,8 +98,9 @@ def _figure(results: Sequence[Result], missing: set[str]) -> "Figure":
         tones = colours(result.model.labels)
         start_s, end_s = result.extent_s
         filled = lanes(result.items)
-        _draw_stacks(above, filled, tones, result.stack_top)
-        _draw_presence(below, result.items)
+        edge = 0.4 if len(result.items) <= _MOST_EDGED else 0.0
+        _draw_stacks(above, filled, tones, result.stack_top, edge)
+        _draw_presence(below, result.items, edge)
         for axes in (above, below):
             axes.set_xlim(start_s, end_s)
             axes.tick_params(colors=_FAINT, labelsize=9)
@@ -134,40 +139,32 @@ def _draw_stacks(
     filled: Sequence[Sequence[UtteranceResult | LostUtterance]],
     tones: Mapping[str, str],
     top: float,
+    edge: float,
 ) -> None:
-    """Stacked bars; lanes of utterances that overlap stand above each other."""
+    """Stacked bars with edges of `edge` points; lanes of utterances that overlap stand above each other."""
     for label, tone in tones.items():
         axes.bar([0], [0], color=tone, label=label)  # for the legend, also where no utterance has the label
     for number, lane in enumerate(filled):
-        for each in lane:
-            width = each.end_s - each.start_s
-            if isinstance(each, LostUtterance):
-                axes.bar(
-                    each.start_s,
-                    top,
-                    width,
-                    number * top,
-                    align="edge",
-                    facecolor=_PALE,
-                    edgecolor=_ALARM,
-                    hatch="//",
-                    linewidth=0,
-                )
-                continue
-            bottom = number * top
-            for label, value in each.probabilities.items():
-                axes.bar(
-                    each.start_s,
-                    value,
-                    width,
-                    bottom,
-                    align="edge",
-                    color=tones[label],
-                    alpha=1.0 if each.is_clear else 0.35,
-                    edgecolor="white",
-                    linewidth=0.4,
-                )
-                bottom += value
+        scored = [each for each in lane if isinstance(each, UtteranceResult)]
+        starts, widths = [each.start_s for each in scored], [each.duration_s for each in scored]
+        bottoms = [number * top] * len(scored)
+        for label in tones if scored else ():
+            heights = [each.probabilities[label] for each in scored]
+            shades = [(tones[label], 1.0 if each.is_clear else _PALENESS) for each in scored]
+            axes.bar(starts, heights, widths, bottoms, align="edge", color=shades, edgecolor="white", linewidth=edge)
+            bottoms = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
+        lost = [each for each in lane if isinstance(each, LostUtterance)]
+        axes.bar(
+            [each.start_s for each in lost],
+            top,
+            [each.end_s - each.start_s for each in lost],
+            number * top,
+            align="edge",
+            facecolor=_PALE,
+            edgecolor=_ALARM,
+            hatch="//",
+            linewidth=0,
+        )
     num_lanes = max(len(filled), 1)
     axes.set_ylim(0, num_lanes * top)
     axes.set_facecolor("#f6f7f9")
@@ -179,21 +176,19 @@ def _draw_stacks(
     axes.set_ylabel("probability (stacked)", color=_FAINT, fontsize=9)
 
 
-def _draw_presence(axes: "Axes", items: Sequence[UtteranceResult | LostUtterance]) -> None:
+def _draw_presence(axes: "Axes", items: Sequence[UtteranceResult | LostUtterance], edge: float) -> None:
     for place, name in enumerate(MODALITIES):
-        for each in items:
-            if isinstance(each, UtteranceResult) and each.modalities[name].present:
-                share = {"visual": each.face_share, "acoustic": each.speech_share}.get(name)
-                axes.barh(
-                    place,
-                    each.end_s - each.start_s,
-                    0.6,
-                    each.start_s,
-                    color=_FAINT,
-                    alpha=1.0 if share is None else 0.25 + 0.75 * share,
-                    edgecolor="white",
-                    linewidth=0.4,
-                )
+        there = [each for each in items if isinstance(each, UtteranceResult) and each.modalities[name].present]
+        shares = [{"visual": each.face_share, "acoustic": each.speech_share}.get(name) for each in there]
+        axes.barh(
+            [place] * len(there),
+            [each.duration_s for each in there],
+            0.6,
+            [each.start_s for each in there],
+            color=[(_FAINT, 1.0 if share is None else 0.25 + 0.75 * share) for share in shares],
+            edgecolor="white",
+            linewidth=edge,
+        )
     axes.set_yticks(range(len(MODALITIES)), [_ROWS[name] for name in MODALITIES])
     axes.set_ylim(len(MODALITIES) - 0.5, -0.5)
 

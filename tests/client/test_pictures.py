@@ -103,7 +103,7 @@ def test_the_chart_fills_its_width_and_no_more(nasty: Result, width: int):
         return int(time_s / 12.0 * num_columns)
 
     assert rows["happiness"][at(2)] == "█"
-    assert rows["anger"][at(2)] == "▁"
+    assert rows["anger"][at(2)] == "·"
     assert rows["anger"][at(6)] == "▅"
     assert rows["evidence"][at(2)] == "━"
     assert rows["evidence"][at(6)] == "┄"
