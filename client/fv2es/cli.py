@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, commands = _parsers()
     if arguments and arguments[0] in commands:
         # Not through the subparser itself: that takes no sources after an option that follows sources.
-        options = commands[arguments[0]].parse_intermixed_args(arguments[1:])
+        options = commands[arguments[0]].parse_intermixed_args(_without_separator(arguments[1:]))
     else:
         options = parser.parse_args(arguments)
     errors = PatientConsole(stderr=True)
@@ -56,6 +56,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return status
+
+
+def _without_separator(arguments: list[str]) -> list[str]:
+    """Names after `--` made such that they can't be options, since parse_intermixed_args takes no sources after it."""
+    if "--" not in arguments:
+        return arguments
+    at = arguments.index("--")
+    return arguments[:at] + [f"./{each}" if each.startswith("-") else each for each in arguments[at + 1 :]]
 
 
 def _say_error(console: Console, error: Exception | str) -> None:

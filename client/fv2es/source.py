@@ -78,8 +78,9 @@ class SourceInfo:
         """The same for JSON: plain types, the notes left out (they stand in the result)."""
         plain = asdict(self)
         del plain["notes"]
-        exact = {} if is_utf8(self.path) else {"path_hex": os.fsencode(self.path).hex()}
-        return {**plain, "path": printable(self.path), **exact}
+        if is_utf8(self.path):
+            return {**plain, "path": str(self.path)}
+        return {**plain, "path": printable(self.path), "path_hex": os.fsencode(self.path).hex()}
 
 
 def probe(path: str | os.PathLike[str]) -> SourceInfo:
