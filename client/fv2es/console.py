@@ -19,6 +19,10 @@ UNTRAINED = (
     "UNTRAINED WEIGHTS: random numbers speak here, not emotions. Good for trying the machinery, for nothing else."
 )
 TOP_LABELS = 3
+_ROOM_FOR_LABELS = ((140, TOP_LABELS), (115, 2), (0, 1))
+"""From which width of the terminal on the table shows how many labels, so that the words keep some room."""
+_ROOM_FOR_MODALITIES = 100
+"""In a narrower terminal the modalities stand below each other."""
 
 
 class PatientConsole(Console):
@@ -103,13 +107,14 @@ def _show_table(result: Result, console: Console) -> None:
     )
     table.add_column("time", no_wrap=True)
     table.add_column("emotions", no_wrap=True)
-    table.add_column("from", no_wrap=True)
-    table.add_column("faces", justify="right")
-    table.add_column("words", overflow="fold")
+    table.add_column("from", no_wrap=console.width >= _ROOM_FOR_MODALITIES, min_width=8)
+    table.add_column("faces", justify="right", no_wrap=True)
+    table.add_column("words", overflow="fold", min_width=14)
+    num_labels = next(num for width, num in _ROOM_FOR_LABELS if console.width >= width)
     for each in result.utterances:
         table.add_row(
             f"{clock(each.start_s)}-{clock(each.end_s)}",
-            _bars(_best(dict(each.probabilities)), clear=each.is_clear),
+            _bars(_best(dict(each.probabilities))[:num_labels], clear=each.is_clear),
             _present(each),
             f"{each.num_faces}/{len(each.frames)}",
             Text(printable(each.text)),
@@ -124,7 +129,7 @@ def _show_table(result: Result, console: Console) -> None:
         )
     if result.overall:
         table.add_section()
-        table.add_row("overall", _bars(_best(result.overall), clear=True), "", "", "")
+        table.add_row("overall", _bars(_best(result.overall)[:num_labels], clear=True), "", "", "")
     console.print(table)
     for note in result.notes:
         console.print(Text(f"note: {printable(note)}", style="yellow"))
@@ -133,7 +138,7 @@ def _show_table(result: Result, console: Console) -> None:
 
 
 def _bars(best: list[tuple[str, float]], *, clear: bool) -> Text:
-    text = Text("" if clear else "unclear: ", style="italic")
+    text = Text.assemble("" if clear else ("unclear: ", "italic"))
     for place, (label, value) in enumerate(best):
         leads = clear and place == 0
         text.append(f"{label} {value:.2f} ", style="bold" if leads else "")
@@ -149,7 +154,7 @@ def progress_bar(console: Console, name: str) -> Iterator[Callable[[analysis.Pro
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(Text(name).markup, total=None)
+        task = bar.add_task(Text(printable(name)).markup, total=None)
 
         def on_progress(progress: analysis.Progress) -> None:
             bar.update(task, completed=progress.done_s, total=progress.total_s)
