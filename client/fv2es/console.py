@@ -106,10 +106,10 @@ def _show_table(result: Result, console: Console) -> None:
         row_styles=["", "dim"],
     )
     table.add_column("time", no_wrap=True)
-    table.add_column("emotions", no_wrap=True)
+    table.add_column("emotions", no_wrap=console.width >= _ROOM_FOR_MODALITIES)
     table.add_column("from", no_wrap=console.width >= _ROOM_FOR_MODALITIES, min_width=8)
     table.add_column("faces", justify="right", no_wrap=True)
-    table.add_column("words", overflow="fold", min_width=14)
+    table.add_column("words", overflow="fold", min_width=11)
     num_labels = next(num for width, num in _ROOM_FOR_LABELS if console.width >= width)
     for each in result.utterances:
         table.add_row(

@@ -75,6 +75,8 @@ def examine() -> Iterator[Finding]:
     yield _shared_memory()
     yield Finding(subject="cores", good=True, detail=str(len(os.sched_getaffinity(0))))
     yield _package("torch", remedy="pip install 'fv2es[build]'", needed=False)
+    for package, extra in (("jinja2", "files"), ("pyarrow", "files"), ("matplotlib", "plot")):
+        yield _package(package, remedy=f"pip install 'fv2es[{extra}]'", needed=False)
     gpu = shutil.which("nvidia-smi")
     yield Finding(
         subject="NVIDIA GPU", good=gpu is not None, detail=gpu or "none; the `cpu` profile works without", needed=False
