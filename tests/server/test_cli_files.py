@@ -1,5 +1,6 @@
 """Result files of the command, where the way there is not smooth."""
 
+import functools
 import json
 import os
 import resource
@@ -13,7 +14,7 @@ import jsonschema
 import pytest
 
 import fv2es
-from fv2es import Client, EmbeddedServer
+from fv2es import Client, ClientRule, EmbeddedServer, cli
 from fv2es.cli import DONE, FAILED
 
 pytestmark = pytest.mark.server
@@ -90,6 +91,26 @@ def test_a_full_disk_at_standard_output_loses_no_result(server: EmbeddedServer, 
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=110)
     assert done.returncode == FAILED
     assert done.stderr.startswith("error: the timeline can't be printed: [Errno 28]")
+    assert len(fv2es.read_results(tmp_path / "out.json")) == 1
+
+
+def test_a_server_that_is_lost_costs_only_what_is_not_done(
+    astronaut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(cli, "Client", functools.partial(Client, rule=ClientRule(recovery_s=0.5)))  # less patience
+    with EmbeddedServer() as own:
+
+        def show_and_stop(*_: object) -> None:
+            own.stop()
+
+        monkeypatch.setattr(cli, "show_result", show_and_stop)  # so after the first source
+        status = cli.main(
+            ["analyze", str(astronaut), str(astronaut), "--server", own.address, "--output", str(tmp_path / "out.json")]
+        )
+    assert status == FAILED
+    said = capsys.readouterr().err
+    assert "written: " in said
+    assert "error: 127.0.0.1:" in said
     assert len(fv2es.read_results(tmp_path / "out.json")) == 1
 
 
