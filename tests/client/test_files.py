@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 import duckdb
 import html5lib
+import numpy as np
 import pympi
 import pytest
 import srt
@@ -21,9 +22,11 @@ import webvtt
 import fv2es
 from fv2es.errors import MissingPackage, UsageError
 from fv2es.files import FORMATS, check_output, write_results
+from fv2es.files.key_frames import KeyFrame, key_frames
 from fv2es.files.lanes import lanes
 from fv2es.plain import printable
 from fv2es.result import MODALITIES, LostUtterance, Result, UtteranceResult
+from fv2es.source import probe
 from fv2es.transcript import read_transcript
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -274,6 +277,32 @@ def test_html_with_key_frames(real: Result, astronaut: Path, tmp_path: Path):
     assert len(faces) == 2  # the second utterance shows the suit
     box = real.utterances[0].frames[4].box_px
     assert float(faces[0].get("x")) == pytest.approx(box[0] * 240 / 640, abs=0.06)
+
+
+def grey(picture: KeyFrame) -> np.ndarray:
+    with av.open(io.BytesIO(picture.jpeg)) as container:
+        return next(container.decode(video=0)).to_ndarray(format="gray").astype(float)
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_key_frames_stand_upright(real: Result, astronaut: Path, tmp_path: Path, degrees: int):
+    turned = tmp_path / "turned.mp4"
+    with av.open(str(astronaut)) as source, av.open(str(turned), "w") as target:
+        pictures = target.add_stream_from_template(source.streams.video[0], opaque=True)
+        pictures.set_display_rotation(degrees)
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = pictures
+                target.mux(packet)
+    assert probe(turned).video.rotation_deg == degrees
+
+    def pictures_of(path: Path) -> list[KeyFrame]:
+        return [each for _, each in key_frames(dataclasses.replace(real, source=probe(path).to_dict()))]
+
+    for plain, upright in zip(pictures_of(astronaut), pictures_of(turned), strict=True):
+        expected = np.rot90(grey(plain), degrees // 90)  # anticlockwise
+        assert (upright.width, upright.height) == expected.shape[::-1]
+        assert abs(grey(upright) - expected).mean() < 4  # JPEG and scaling; turned the wrong way it is above 50
 
 
 def test_key_frames_of_a_file_that_is_gone_are_said(real: Result, tmp_path: Path):
