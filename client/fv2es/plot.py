@@ -83,7 +83,7 @@ def plot(result_file: Path | str, target: Path | str) -> list[str]:
     shown = " ".join(sorted(missing)[:10]) + (" ..." if len(missing) > 10 else "")
     return [
         f"no font of this machine has {len(missing)} of the characters ({shown}), so \ufffd or ? stands for each; "
-        "install one (Debian: apt-get install fonts-noto-cjk fonts-symbola) or draw an .svg, whose viewer finds its own"
+        "install one (Debian: apt-get install fonts-noto-core fonts-noto-cjk fonts-symbola) or draw an .svg, whose viewer finds its own"
     ]
 
 

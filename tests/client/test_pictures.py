@@ -53,11 +53,11 @@ def test_svg_holds_words_as_words_and_is_the_same_again(nasty: Result, tmp_path:
 
 
 def test_words_stand_under_utterances_that_have_room(real: Result, tmp_path: Path):
-    first = dataclasses.replace(real.utterances[0], text="今日は 😀 $x^2$")
+    first = dataclasses.replace(real.utterances[0], text="今日は 😀 $x^2$ שלום")
     write_results(tmp_path / "a.json", [dataclasses.replace(real, utterances=(first, *real.utterances[1:]))])
     plot(tmp_path / "a.json", tmp_path / "a.svg")
     texts = ["".join(each.itertext()) for each in ET.parse(tmp_path / "a.svg").iter(f"{SVG}text")]  # noqa: S314
-    assert "今日は 😀 $x^2$" in texts
+    assert "今日は 😀 $x^2$ שלום" in texts
 
 
 def test_characters_that_no_font_has_are_said(real: Result, tmp_path: Path):
