@@ -11,6 +11,7 @@ from fv2es.client import Client, analyze
 from fv2es.cutting import ClipRule
 from fv2es.embedded import EmbeddedServer
 from fv2es.errors import Fv2esError
+from fv2es.files import read_results, write_results
 from fv2es.result import LostUtterance, Result, UtteranceResult
 from fv2es.speech import SpeechRule
 from fv2es.utterances import UtteranceRule
@@ -31,4 +32,6 @@ __all__ = [
     "UtteranceResult",
     "UtteranceRule",
     "analyze",
+    "read_results",
+    "write_results",
 ]

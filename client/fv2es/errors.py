@@ -53,6 +53,22 @@ class TranscriptError(Fv2esError, ValueError):
         super().__init__(f"{path}{f':{line}' if line else ''}: {message}")
 
 
+class ResultError(Fv2esError, ValueError):
+    """A result file, or a value read from one, is not of the form that this version reads. `place` says where."""
+
+    def __init__(self, place: str, message: str) -> None:
+        self.place = place
+        super().__init__(f"{place}: {message}")
+
+
+class MissingPackage(Fv2esError):
+    """Something needs a package that is not installed. `package` is its name, `extra` the extra of fv2es that brings it."""
+
+    def __init__(self, subject: str, *, package: str, extra: str) -> None:
+        self.package, self.extra = package, extra
+        super().__init__(f"{subject} needs the package {package}; run: pip install 'fv2es[{extra}]'")
+
+
 class ServerError(Fv2esError):
     """A server did not do what it was asked to. `address` is HOST:PORT."""
 

@@ -15,6 +15,7 @@ from av.video.stream import VideoStream
 
 from fv2es.demux import ChosenStreams, ReadReport, choose_streams, codec_name, open_media, read_packets
 from fv2es.errors import NotMedia
+from fv2es.plain import is_utf8, printable
 
 DURATION_TOLERANCE_S = 0.5
 """The container's own duration is believed when the last packets end this close to it."""
@@ -77,7 +78,9 @@ class SourceInfo:
         """The same for JSON: plain types, the notes left out (they stand in the result)."""
         plain = asdict(self)
         del plain["notes"]
-        return {**plain, "path": str(self.path)}
+        if is_utf8(self.path):
+            return {**plain, "path": str(self.path)}
+        return {**plain, "path": printable(self.path), "path_hex": os.fsencode(self.path).hex()}
 
 
 def probe(path: str | os.PathLike[str]) -> SourceInfo:

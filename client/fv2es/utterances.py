@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
 
 from fv2es.errors import TranscriptError, UsageError
 from fv2es.source import SourceInfo
@@ -16,15 +15,6 @@ _LEAST_S = 0.02
 
 Span = tuple[float, float]
 """[start_s, end_s) on the source's clock."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class UtteranceSource:
-    """Where the utterances of a result come from."""
-
-    kind: Literal["transcript", "subtitles", "speech", "windows"]
-    reason: str
-    """Why not from what would have gone before, for people."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -65,6 +65,12 @@ def test_bad_file_does_not_stop_the_others(server: EmbeddedServer, astronaut: Pa
     [
         (["a.mp4", "--output", "out.docx"], "must end in one of .json, .csv"),
         (["a.mp4", "--output", "no/such/out.json"], "no such folder"),
+        (["a.mp4", "--output", "out.csv", "--output", "no/such/out.json"], "no such folder"),
+        (["a.mp4", "--output", "/proc/out.json"], "no file can be made there"),
+        (["a.mp4", "b.mp4", "--output", "out.srt"], "belongs to one source, but 2 are given"),
+        (["a.mp4", "--output", "out.csv", "--output", "./out.csv"], "is given as --output twice"),
+        (["a.mp4", "--transcript", "new.srt", "--output", "./new.srt"], "is read by this very command"),
+        (["a.mp4", "--output", "out.json", "--key-frames"], "add --output FILE.html"),
         (["a.mp4", "b.mp4", "--transcript", "a.srt"], "belongs to one source"),
         (["a.mp4", "--server", "nowhere"], "must be HOST:PORT"),
         (["a.mp4", "--window", "0"], "window_s=0"),

@@ -54,9 +54,22 @@ def test_film_with_transcript(client: Client, astronaut: Path, astronaut_srt: Pa
     assert (first.top_label, second.top_label) == ("happiness", "anger")
     assert first.is_clear
     assert result.model.labels == LABELS
-    assert result.overall == pytest.approx(
+    assert result.overall_unweighted == pytest.approx(
         {label: np.mean([each.probabilities[label] for each in result.utterances]) for label in LABELS}
     )
+    lengths_s = [each.end_s - each.start_s for each in result.utterances]
+    assert result.overall == pytest.approx(
+        {
+            label: np.average([each.probabilities[label] for each in result.utterances], weights=lengths_s)
+            for label in LABELS
+        }
+    )
+    assert result.utterance_source.kind == "transcript"
+    assert str(astronaut_srt) in result.utterance_source.reason
+    for utterance in result.utterances:
+        for label, logit in utterance.logits.items():
+            added = [own[label] for own in utterance.contributions.values() if label in own]
+            assert sum(added) == pytest.approx(logit, abs=1e-4), "the manifest's weights are those of the fusion"
     assert progress[-1].done == progress[-1].total == 3
     value = json.loads(json.dumps(result.to_dict()))
     assert value["schema_version"] == 1
