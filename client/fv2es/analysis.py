@@ -346,12 +346,13 @@ class Analysis:
 
     def result(self) -> Result:
         """Everything, once all clips are in."""
-        scored = tuple(each for each in self._items if isinstance(each, UtteranceResult))
+        items = sorted(self._items, key=lambda each: each.index)  # a journal's answers come before those that are sent
+        scored = tuple(each for each in items if isinstance(each, UtteranceResult))
         return Result(
             source=self.plan.info.to_dict(),
             model=self.model,
             utterances=scored,
-            lost=tuple(each for each in self._items if isinstance(each, LostUtterance)),
+            lost=tuple(each for each in items if isinstance(each, LostUtterance)),
             notes=(*self._notes, *self._report.notes),
             timing=Timing(
                 wall_s=time.monotonic() - self._started_s,

@@ -13,14 +13,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from fv2es import batch as batches
+from fv2es.batch import Batch, BatchRule, check_batch
 from fv2es.client import Client
-from fv2es.console import PatientConsole, progress_bar, show_chart, show_result
+from fv2es.console import PatientConsole, progress_bar, show_chart, show_outcome, show_result, summary
 from fv2es.doctor import examine
 from fv2es.embedded import EmbeddedServer
 from fv2es.errors import Fv2esError, ServerError, UsageError
 from fv2es.files import FORMATS, check_output, write_results
 from fv2es.plain import printable
 from fv2es.result import Result
+from fv2es.sources import Source, find_sources
 from fv2es.speech import SpeechRule
 from fv2es.utterances import UtteranceRule
 
@@ -78,7 +81,15 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     analyze = commands.add_parser("analyze", help="print the emotion timeline of media files")
-    analyze.add_argument("sources", nargs="+", metavar="SOURCE", help="media file")
+    analyze.add_argument("sources", nargs="*", metavar="SOURCE", help="media file, folder, or pattern in quotes")
+    analyze.add_argument(
+        "--list",
+        action="append",
+        default=[],
+        dest="lists",
+        metavar="FILE",
+        help="file that names sources, one a line; - is the standard input",
+    )
     analyze.add_argument(
         "--output",
         type=Path,
@@ -86,6 +97,23 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         default=[],
         metavar="FILE",
         help=f"also write a result file; may be given several times: {', '.join(FORMATS)}",
+    )
+    analyze.add_argument(
+        "--output-dir",
+        type=Path,
+        metavar="DIR",
+        help="write a JSON file for each source there as soon as it is done, and a journal with which to go on",
+    )
+    analyze.add_argument(
+        "--format",
+        action="append",
+        default=[],
+        dest="formats",
+        metavar="FORM",
+        help="with --output-dir: also this form of file; may be given several times",
+    )
+    analyze.add_argument(
+        "--resume", action="store_true", help="with --output-dir: go on with an earlier run, redo nothing that is done"
     )
     analyze.add_argument("--key-frames", action="store_true", help="show pictures of the source in the .html report")
     analyze.add_argument("--chart", action="store_true", help="print a chart over time as well")
@@ -147,7 +175,17 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
 
 
 def _analyze(options: argparse.Namespace, errors: Console) -> int:
-    _check_outputs(options)
+    sources = find_sources(options.sources, options.lists)
+    options.sources = [each.path for each in sources]
+    if options.output_dir is None and (options.resume or options.formats):
+        raise UsageError("--resume and --format belong to --output-dir DIR; add it, or leave them out")
+    if options.output_dir is not None and options.output:
+        raise UsageError(
+            "--output FILE and --output-dir DIR exclude each other; choose one, --format adds forms to the latter"
+        )
+    batch_rule = _batch_rule(options, sources)
+    if batch_rule is None:
+        _check_outputs(options)
     if options.transcript and len(options.sources) > 1:
         raise UsageError(
             f"--transcript belongs to one source, but {len(options.sources)} are given; run them one by one"
@@ -172,6 +210,8 @@ def _analyze(options: argparse.Namespace, errors: Console) -> int:
                 stack.callback(server.stop)
                 address = server.start().address
         client = stack.enter_context(Client(address, utterance_rule=rule, speech_rule=speech_rule))
+        if batch_rule is not None:
+            return _analyze_batch(Batch(client, batch_rule, sources, transcript=options.transcript), options, errors)
         results: list[Result] = []
         console = PatientConsole()
         try:
@@ -180,11 +220,45 @@ def _analyze(options: argparse.Namespace, errors: Console) -> int:
             _write_outputs(options, results, errors)
             raise
     all_written = _write_outputs(options, results, errors)
-    if not all_done or not all_written:
+    if not all_written or not results:
         return FAILED
     if console.was_left and not options.output:
         return 128 + signal.SIGPIPE
-    return SOME_LOST if any(each.lost for each in results) else DONE
+    return DONE if all_done and not any(each.lost for each in results) else SOME_LOST
+
+
+def _batch_rule(options: argparse.Namespace, sources: Sequence[Source]) -> BatchRule | None:
+    """Where results of many sources go; None without `--output-dir`. Refuses, before any work, what can't be written."""
+    if options.output_dir is None:
+        return None
+    rule = BatchRule(
+        folder=options.output_dir,
+        formats=tuple(f".{each.lower().removeprefix('.')}" for each in options.formats),
+        resume=options.resume,
+        key_frames=options.key_frames,
+    )
+    check_batch(rule, sources, options.transcript)
+    return rule
+
+
+def _analyze_batch(batch: Batch, options: argparse.Namespace, errors: Console) -> int:
+    console = PatientConsole()
+    try:
+        for outcome in batch.run(lambda name: progress_bar(errors, name)):
+            if outcome.error:
+                _say_error(errors, outcome.error)
+            else:
+                show_outcome(outcome, console)
+                if options.chart and outcome.result:
+                    show_chart(outcome.result, console)
+    finally:
+        if batch.outcomes:
+            errors.print(Text(summary(batch.outcomes)), soft_wrap=True)
+    states = {each.state for each in batch.outcomes}
+    if states == {batches.FAILED}:
+        return FAILED
+    lost = any(each.result and each.result.lost for each in batch.outcomes)
+    return SOME_LOST if lost or batches.FAILED in states else DONE
 
 
 def _check_outputs(options: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ from fv2es.analysis import Analysis, Attempts, ClientRule, Item, Outline, Progre
 from fv2es.cutting import Clip, ClipRule
 from fv2es.embedded import EmbeddedServer
 from fv2es.errors import Fv2esError, InferenceFailed, ServerOverloaded, ServerUnreachable
+from fv2es.journal import Journal, Journalled
 from fv2es.result import ModelInfo, Result
 from fv2es.speech import SPEECH_MODEL, Hearing, Recognition, SpeechRule
 from fv2es.utterances import UtteranceRule
@@ -108,6 +109,7 @@ class Client:
         *,
         transcript: Path | str | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        journal: Journal | None = None,
     ) -> Result:
         """The emotions of a whole file.
 
@@ -116,6 +118,7 @@ class Client:
             transcript: SRT, WebVTT, `start<TAB>end<TAB>text`, or JSON of Whisper or WhisperX; without it, subtitles in the file,
                 recognised speech, or fixed windows, see `speech_rule`.
             on_progress: called after each clip.
+            journal: holds the answers of an earlier, unfinished call for the same source and takes in the new ones.
 
         Returns:
             The result; look at its `lost`: utterances that could not be scored are named there.
@@ -125,8 +128,8 @@ class Client:
             TranscriptError: the transcript can't be used.
             ServerError: no answer can be had.
         """
-        analysis = self._begin(source, transcript)
-        for _ in self._run(analysis, on_progress):
+        analysis = self._begin(source, transcript, journal)
+        for _ in self._run(_kept(analysis, journal), on_progress):
             pass
         return analysis.result()
 
@@ -140,12 +143,12 @@ class Client:
         """Utterances in order, as soon as they are known; arguments and errors as in `analyze`."""
         return self._run(self._begin(source, transcript), on_progress)
 
-    def _begin(self, source: Path | str, transcript: Path | str | None) -> Analysis:
+    def _begin(self, source: Path | str, transcript: Path | str | None, journal: Journal | None = None) -> Analysis:
         outlined = outline(source, transcript, self.utterance_rule, self.speech_rule)
         model = self._recovered_model()
-        return Analysis(plan(outlined, self._heard(outlined)), self.clip_rule, model)
+        return Analysis(plan(outlined, self._heard(outlined, journal)), self.clip_rule, model)
 
-    def _heard(self, outlined: Outline) -> Hearing | None:
+    def _heard(self, outlined: Outline, journal: Journal | None) -> Hearing | None:
         """What is said in a source; None where its utterances don't come from speech."""
         if outlined.source is not None:
             return None
@@ -155,7 +158,7 @@ class Client:
         except triton.InferenceServerException as error:
             raise self._typed(error, CONNECT_TIMEOUT_S) from error
         recognition = Recognition(outlined.info, outlined.speech_rule)
-        for _ in self._run(recognition, None):
+        for _ in self._run(_kept(recognition, journal), None):
             pass
         return recognition.hearing()
 
@@ -273,6 +276,10 @@ class Client:
                 time.sleep(0.2)
             else:
                 return
+
+
+def _kept(work: Work, journal: Journal | None) -> Work:
+    return work if journal is None else Journalled(work, journal)
 
 
 def analyze(

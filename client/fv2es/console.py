@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fv2es import analysis
+from fv2es.batch import DONE, FAILED, SKIPPED, Outcome
 from fv2es.chart import chart
 from fv2es.plain import printable
 from fv2es.result import MODALITIES, ModelInfo, Result, UtteranceResult
@@ -74,6 +75,25 @@ def show_result(result: Result, console: Console) -> None:
     else:
         for line in plain_lines(result):
             console.out(printable(line), highlight=False)
+
+
+def show_outcome(outcome: Outcome, console: Console) -> None:
+    """Print one line about a source of many."""
+    result = outcome.result
+    lost = f", {len(result.lost)} lost" if result and result.lost else ""
+    count = f"{len(result.utterances) if result else 0} utterances{lost}"
+    files = " ".join(outcome.files)
+    console.out(printable(f"{outcome.state:8}{outcome.source.path}  {count}  {files}"), highlight=False)
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """How many sources of many came to what."""
+    counts = {state: sum(each.state == state for each in outcomes) for state in (DONE, SKIPPED, FAILED)}
+    lost = sum(len(each.result.lost) for each in outcomes if each.result)
+    return (
+        f"{len(outcomes)} sources: {counts[DONE]} done, {counts[SKIPPED]} skipped (done before), {counts[FAILED]} failed; "
+        f"{lost} utterances lost"
+    )
 
 
 def plain_lines(result: Result) -> Iterator[str]:

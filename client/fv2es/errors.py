@@ -61,6 +61,24 @@ class ResultError(Fv2esError, ValueError):
         super().__init__(f"{place}: {message}")
 
 
+class JournalError(Fv2esError):
+    """The journal of an earlier run can't be gone on with. `path` names it."""
+
+    def __init__(self, path: str, message: str) -> None:
+        self.path = path
+        super().__init__(f"{path}: {message}; leave out --resume to begin anew, or name another folder")
+
+
+class ResultsNotWritten(Fv2esError):
+    """Nothing more can be written to a folder of results, as on a full disk. `folder` names it."""
+
+    def __init__(self, folder: str, message: str) -> None:
+        self.folder = folder
+        super().__init__(
+            f"{folder}: results can't be written ({message}); those that are done are there: make room, then go on with --resume"
+        )
+
+
 class MissingPackage(Fv2esError):
     """Something needs a package that is not installed. `package` is its name, `extra` the extra of fv2es that brings it."""
 

@@ -186,6 +186,7 @@ class Recognition:
         """Everything, once all stretches are in."""
         if self._missing:
             return Hearing(missing=self._missing, model=self._model)
+        self._stretches.sort(key=lambda each: each.start_s)  # a journal's answers come before those that are sent
         failures = [each for each in self._stretches if each.failure]
         if failures and len(failures) == len(self._stretches):
             return Hearing(missing=f"speech could not be recognised: {failures[0].failure}", model=self._model)
