@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fv2es import EmbeddedServer
-from fv2es.cli import BAD_USAGE, DONE, FAILED, main
+from fv2es.cli import BAD_USAGE, DONE, FAILED, SOME_LOST, main
 from fv2es.console import UNTRAINED
 from fv2es.embedded import SHARED_MEMORY
 
@@ -54,7 +54,7 @@ def test_bad_file_does_not_stop_the_others(server: EmbeddedServer, astronaut: Pa
     bad, output = tmp_path / "bad file.mp4", tmp_path / "out.json"
     bad.write_text("no film")
     run = fv2es("analyze", bad, "--server", server.address, tmp_path / "gone.mp4", "--output", output, astronaut)
-    assert run.returncode == FAILED
+    assert run.returncode == SOME_LOST
     assert f"error: {bad}: " in run.stderr
     assert f"error: {tmp_path / 'gone.mp4'}: " in run.stderr
     assert json.loads(output.read_text())["source"]["path"] == str(astronaut)
