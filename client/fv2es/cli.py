@@ -215,16 +215,16 @@ def _analyze(options: argparse.Namespace, errors: Console) -> int:
         results: list[Result] = []
         console = PatientConsole()
         try:
-            all_done = _analyze_all(options, client, console, errors, results)
+            status = _analyze_all(options, client, console, errors, results)
         except ServerError:
             _write_outputs(options, results, errors)
             raise
     all_written = _write_outputs(options, results, errors)
-    if not all_written or not results:
+    if status == FAILED or not all_written or not results:
         return FAILED
     if console.was_left and not options.output:
         return 128 + signal.SIGPIPE
-    return DONE if all_done and not any(each.lost for each in results) else SOME_LOST
+    return SOME_LOST if any(each.lost for each in results) else status
 
 
 def _batch_rule(options: argparse.Namespace, sources: Sequence[Source]) -> BatchRule | None:
@@ -305,13 +305,13 @@ def _write_outputs(options: argparse.Namespace, results: Sequence[Result], error
 
 def _analyze_all(
     options: argparse.Namespace, client: Client, console: PatientConsole, errors: Console, results: list[Result]
-) -> bool:
-    """Append the results of all sources; False if one failed.
+) -> int:
+    """Append the results of all sources; SOME_LOST if one could not be analysed, FAILED if one could not be printed.
 
     One bad file does not stop the others; a server that can't be used does. A reader who leaves ends the work only where no
     result file waits for it.
     """
-    all_done = True
+    status = DONE
     for source in options.sources:
         if console.was_left and not options.output:
             break
@@ -321,7 +321,7 @@ def _analyze_all(
         except (ServerError, UsageError):
             raise
         except Fv2esError as error:
-            all_done = False
+            status = status or SOME_LOST
             _say_error(errors, error)
         else:
             results.append(result)
@@ -330,10 +330,10 @@ def _analyze_all(
                 if options.chart:
                     show_chart(result, console)
             except OSError as error:
-                all_done = False
+                status = FAILED
                 console.leave()
                 _say_error(errors, f"the timeline can't be printed: {error}")
-    return all_done
+    return status
 
 
 def _plot(options: argparse.Namespace, errors: Console) -> int:

@@ -36,10 +36,10 @@ def test_timeline_in_a_pipe(server: EmbeddedServer, astronaut: Path, astronaut_s
 
 
 def test_files_of_several_sources(server: EmbeddedServer, astronaut: Path, tmp_path: Path):
+    again = tmp_path / "again.mp4"
+    again.write_bytes(astronaut.read_bytes())
     for name in ("out.json", "out.csv"):
-        run = fv2es(
-            "analyze", astronaut, astronaut, "--no-speech", "--server", server.address, "--output", tmp_path / name
-        )
+        run = fv2es("analyze", astronaut, again, "--no-speech", "--server", server.address, "--output", tmp_path / name)
         assert run.returncode == DONE, run.stdout + run.stderr
     one, two = json.loads((tmp_path / "out.json").read_text())
     assert one["utterances"] == two["utterances"]
@@ -47,7 +47,7 @@ def test_files_of_several_sources(server: EmbeddedServer, astronaut: Path, tmp_p
     assert [float(each["start_s"]) for each in rows] == [0, 5, 10] * 2
     assert float(rows[0]["happiness"]) == pytest.approx(one["utterances"][0]["probabilities"]["happiness"], abs=1e-6)
     assert [each["text_present"] for each in rows] == ["0"] * 6
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["out.csv", "out.json"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["again.mp4", "out.csv", "out.json"]
 
 
 def test_bad_file_does_not_stop_the_others(server: EmbeddedServer, astronaut: Path, tmp_path: Path):

@@ -67,11 +67,13 @@ def test_all_forms_at_once(server: EmbeddedServer, astronaut: Path, astronaut_sr
 def test_a_reader_who_leaves_loses_no_result(
     server: EmbeddedServer, astronaut: Path, tmp_path: Path, with_output: bool
 ):
+    again = tmp_path / "again.mp4"
+    again.write_bytes(astronaut.read_bytes())
     reader, writer = os.pipe()
     os.close(reader)
     output = [f"--output={tmp_path / 'out.json'}"] if with_output else []
     try:
-        command = fv2es_command(astronaut, astronaut, "--chart", "--server", server.address, *output)
+        command = fv2es_command(astronaut, again, "--chart", "--server", server.address, *output)
         done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=110)
     finally:
         os.close(writer)
@@ -95,6 +97,8 @@ def test_a_full_disk_at_standard_output_loses_no_result(server: EmbeddedServer, 
 def test_a_server_that_is_lost_costs_only_what_is_not_done(
     astronaut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
+    again = tmp_path / "again.mp4"
+    again.write_bytes(astronaut.read_bytes())
     monkeypatch.setattr(cli, "Client", functools.partial(Client, rule=ClientRule(recovery_s=0.5)))  # less patience
     with EmbeddedServer() as own:
 
@@ -103,7 +107,7 @@ def test_a_server_that_is_lost_costs_only_what_is_not_done(
 
         monkeypatch.setattr(cli, "show_result", show_and_stop)  # so after the first source
         status = cli.main(
-            ["analyze", str(astronaut), str(astronaut), "--server", own.address, "--output", str(tmp_path / "out.json")]
+            ["analyze", str(astronaut), str(again), "--server", own.address, "--output", str(tmp_path / "out.json")]
         )
     assert status == FAILED
     said = capsys.readouterr().err
