@@ -147,11 +147,22 @@ def _with_hash(source: Source) -> str:
 
 
 def changed(path: str) -> Callable[[], bool]:
-    """A question that says, later, whether the file has been written to since now. Raises OSError where there is none."""
+    """A question that says, later, whether the file has been written to, replaced or removed since now.
+
+    Raises:
+        OSError: there is no such file now.
+    """
 
     def state() -> tuple[int, int, int]:
         facts = Path(path).stat()
         return facts.st_ino, facts.st_size, facts.st_mtime_ns
 
     before = state()
-    return lambda: state() != before
+
+    def is_changed() -> bool:
+        try:
+            return state() != before
+        except OSError:
+            return True
+
+    return is_changed

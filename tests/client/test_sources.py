@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fv2es.errors import UsageError
-from fv2es.sources import Source, find_sources, result_names
+from fv2es.sources import Source, changed, find_sources, result_names
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9.mp4")
 
@@ -97,3 +97,14 @@ def test_results_have_names_of_their_own(tmp_path: Path):
     assert [each.rpartition("-")[0] for each in names] == ["a.mp4", "A.mp4", "", "fv2es-run", "ü" * 100]
     assert len({each.casefold() for each in names}) == len(names)
     assert result_names(sources[::-1], taken=["fv2es-run"]) == names[::-1]
+
+
+def test_a_change_is_seen(tmp_path: Path):
+    film = tmp_path / "a.mp4"
+    film.write_bytes(b"one")
+    is_changed = changed(str(film))
+    assert not is_changed()
+    film.write_bytes(b"longer")
+    assert is_changed()
+    film.unlink()
+    assert is_changed()
