@@ -46,7 +46,7 @@ SPLIT_SEED: Final = 0
 
 VISUAL_RECIPE: Final = Recipe(epochs=45, batch=128, learning_rate=0.06, warmup=0.1, bfloat16=True, patience=45)
 SEQUENCE_RECIPE: Final = Recipe(
-    epochs=8, batch=128, learning_rate=5e-4, optimizer="adamw", weight_decay=0.01, max_gradient=1.0, patience=8
+    epochs=3, batch=128, learning_rate=5e-4, optimizer="adamw", weight_decay=0.01, max_gradient=1.0, patience=3
 )
 NUM_FORMS: Final = 3
 """Augmented forms of each face that the part over time learns from."""
