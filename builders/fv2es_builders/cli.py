@@ -166,9 +166,9 @@ def _show(console: Console, request: BuildRequest, result: BuildResult) -> None:
         f"labels {', '.join(manifest['labels'])}",
         markup=False,
     )
-    if "taken_from" in manifest["source"]:
-        but = f", but for {', '.join(manifest['source']['replaced'])}" if "replaced" in manifest["source"] else ""
-        console.print(f"Its weights are those of a repository in {manifest['source']['taken_from']['precision']}{but}.")
+    if taken := manifest["source"].get("taken_from"):
+        but = f", but for {', '.join(taken['replaced'])}" if "replaced" in taken else ""
+        console.print(f"Its weights are those of a repository in {taken['precision']}{but}.")
     if not manifest["trained"]:
         console.print("The weights are NOT TRAINED: what is computed with them means nothing.", style="bold yellow")
 

@@ -80,7 +80,7 @@ class ReplacedSource:
         return dataclasses.replace(
             facts,
             sha256=facts_sha256({"model": facts.sha256, "replaced": replaced}),
-            source={**facts.source, "replaced": replaced},
+            source={**facts.source, "taken_from": {**facts.source["taken_from"], "replaced": replaced}},
             branches={**facts.branches, part: dataclasses.asdict(facts_before(self.branch))},
             parity={name: dataclasses.asdict(figures) for name, (figures, _) in exported.items()},
             seconds={name: duration_s for name, (_, duration_s) in exported.items()},

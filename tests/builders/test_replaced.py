@@ -85,7 +85,7 @@ def test_one_branch_is_replaced_and_the_others_stay_the_same_files(repository, t
     assert set(manifest["parity"]["graphs"]) == changed
     assert manifest["branches"] == {**before["branches"], part: FACTS}
     assert manifest["sha256"] != before["sha256"]
-    assert set(manifest["source"]["replaced"]) == {part}
+    assert set(manifest["source"]["taken_from"]["replaced"]) == {part}
     for name in ("pos_weight", "modality_weights", "labels", "trained"):
         assert manifest[name] == before[name]
     assert build(request).made == ()

@@ -58,9 +58,9 @@ class VisualSettings:
     """Share of batches in which pairs of faces are laid over one another, targets likewise (mixup)."""
     weight_power: float = 0.1
     """A label's weight is its number of faces to the power of minus this: 0 all alike, 1 every label counts the same."""
-    taught: float = 0.7
+    taught: float = 0.85
     """With a teacher: share of each target that is the teacher's answer; the rest is the label."""
-    taught_mixed: float = 0.5
+    taught_mixed: float = 0.75
     """With a teacher: `mixed`, since it can say what is seen in faces laid over one another, and has never seen them."""
     augment: FaceAugmentSettings = field(default_factory=FaceAugmentSettings)
 
