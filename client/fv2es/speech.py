@@ -155,7 +155,7 @@ class Recognition:
         del clip, answer
         return iter(())
 
-    def add_answer(self, clip: Clip, answer: SpeechAnswer, further: Sequence[Any]) -> list[Any]:
+    def add_answer(self, clip: Clip, answer: SpeechAnswer, further: Sequence[Any] = ()) -> list[Any]:
         """Take in an answer; there is nothing to give out yet."""
         self._missing = self._missing or answer.missing
         self._model = answer.model

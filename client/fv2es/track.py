@@ -86,10 +86,14 @@ def fusion_arrays(
     faces, pieces = [], []
     for window in windows:
         start_s = utterances[window.row].start_s
+        is_last = (
+            window.end_s >= utterances[window.row].end_s
+        )  # then it takes what is left, such as a last scrap of sound
+        end_s = np.inf if is_last else window.end_s - 1e-9
         shown_s = np.maximum(features.frame_times_s[features.frame_utterance == window.row], start_s)  # [k]
-        faces.append(_chosen("FACE", features, window, shown_s))
+        faces.append(_chosen("FACE", features, window.row, (shown_s >= window.start_s - 1e-9) & (shown_s < end_s)))
         begin_s = start_s + PIECE_S * np.arange(features.arrays["PIECE_INDEX"].shape[1])  # [M]
-        pieces.append(_chosen("PIECE", features, window, begin_s))
+        pieces.append(_chosen("PIECE", features, window.row, (begin_s >= window.start_s - 1e-9) & (begin_s < end_s)))
     rows = [window.row for window in windows]
     face_index, face_mask = _padded(faces)
     piece_index, piece_mask = _padded(pieces)
@@ -106,11 +110,11 @@ def fusion_arrays(
 
 
 def _chosen(
-    kind: str, features: Features, window: Window, times_s: npt.NDArray[np.float64]
+    kind: str, features: Features, row: int, wanted: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Index and mask of what an utterance has at `times_s` within a window, [n] each."""
-    inside = np.flatnonzero((times_s >= window.start_s - 1e-9) & (times_s < window.end_s - 1e-9))
-    return features.arrays[f"{kind}_INDEX"][window.row, inside], features.arrays[f"{kind}_MASK"][window.row, inside]
+    """Index and mask of those of an utterance's pictures or pieces that are wanted, [n] each."""
+    inside = np.flatnonzero(wanted)
+    return features.arrays[f"{kind}_INDEX"][row, inside], features.arrays[f"{kind}_MASK"][row, inside]
 
 
 def _padded(
