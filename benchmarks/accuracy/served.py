@@ -41,6 +41,7 @@ _DATA_TYPES: Final[Mapping[str, str]] = {
     "uint8": "UINT8",
     "int64": "INT64",
     "float32": "FP32",
+    "float64": "FP64",
     "bool": "BOOL",
     "object": "BYTES",
 }
@@ -119,10 +120,12 @@ class Served:
             ServerError: no answer can be had.
         """
         words = np.array([text.encode() for text in texts], np.object_)  # [U]
-        tokens = self._ask("tokenizer", {"WORDS": words}, "INPUT_IDS", "ATTENTION_MASK", "WORDS_MASK")
+        spans_s = np.tile([0.0, 1.0], (len(texts), 1))  # [U, 2]; of no matter for words
+        inputs = {"WORDS": words, "UTTERANCES": spans_s}
+        tokens = self._ask("tokenizer", inputs, "INPUT_IDS", "ATTENTION_MASK", "WORDS_MASK")
         text = self._ask("text", {name: tokens[name] for name in ("INPUT_IDS", "ATTENTION_MASK")}, "TEXT")["TEXT"]
-        inputs = _nothing(len(texts), num_labels) | {"TEXT": text, "WORDS_MASK": tokens["WORDS_MASK"]}
-        return self._fused(inputs, "text")
+        features = _nothing(len(texts), num_labels) | {"TEXT": text, "WORDS_MASK": tokens["WORDS_MASK"]}
+        return self._fused(features, "text")
 
     def sounds(self, files: Sequence[Path], *, num_labels: int) -> Answers:
         """Sound files as clips through the ensemble `emotion`: each whole file is an utterance, without words.

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fv2es_builders import assets
 from fv2es_builders.cache import Cache, Entry
@@ -37,6 +37,11 @@ from fv2es_builders.shipped import RepositorySource
 from fv2es_builders.utterances import Utterance
 from fv2es_pipelines.specification import Profile
 
+if TYPE_CHECKING:
+    from fv2es_builders.replaced import ReplacedSource
+
+    Source = ModelSource | RepositorySource | ReplacedSource
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildRequest:
@@ -53,6 +58,8 @@ class BuildRequest:
     """Trained weights, see `fv2es_builders.importing.model_from_checkpoint`."""
     repository: Path | None = None
     """Instead of a checkpoint a repository that was built before, see `fv2es_builders.shipped.RepositorySource`."""
+    branch: Path | None = None
+    """Output of a training run, put in the place of that branch of `repository`, see `fv2es_builders.replaced.ReplacedSource`."""
     tokenizer: Path | None = None
     """See `fv2es_builders.assets.tokenizer_file`; None: the one that the preset's package carries."""
     profile: Profile = "cpu"
@@ -71,6 +78,10 @@ class BuildRequest:
             raise BuildUsageError(f"seed {self.seed} is of untrained weights, but a checkpoint is given; leave one out")
         if self.repository is not None:
             self._check_repository(self.repository)
+        elif self.branch is not None:
+            raise BuildUsageError(
+                f"{self.branch} is put in the place of a repository's branch, and no repository is given; give one as checkpoint"
+            )
 
     def _check_repository(self, repository: Path) -> None:
         if self.seed or self.checkpoint is not None or self.tokenizer is not None:
@@ -83,14 +94,19 @@ class BuildRequest:
             )
 
     @property
-    def source(self) -> ModelSource | RepositorySource:
+    def source(self) -> "Source":
         """Weights and tokenizer.
 
         Raises:
             AssetError: the tokenizer is missing or can't be used.
         """
         if self.repository is not None:
-            return RepositorySource(preset=self.preset, repository=self.repository)
+            taken = RepositorySource(preset=self.preset, repository=self.repository)
+            if self.branch is None:
+                return taken
+            from fv2es_builders.replaced import ReplacedSource  # needs PyTorch
+
+            return ReplacedSource(base=taken, branch=self.branch)
         tokenizer = assets.tokenizer_file(self.preset.text, self.tokenizer)
         return ModelSource(preset=self.preset, tokenizer=tokenizer, seed=self.seed, checkpoint=self.checkpoint)
 
@@ -148,7 +164,7 @@ def build(request: BuildRequest, report: Report = lambda _line: None) -> BuildRe
             return _build(request, source, report)
 
 
-def _build(request: BuildRequest, source: ModelSource | RepositorySource, report: Report) -> BuildResult:
+def _build(request: BuildRequest, source: "Source", report: Report) -> BuildResult:
     refuse_other_weights(request.output, request.profile)
     graphs_key = source.key()
     engines_key = facts_sha256({"graphs": graphs_key, **request.engine_facts()})

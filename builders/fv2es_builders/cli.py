@@ -38,6 +38,12 @@ def _parser() -> argparse.ArgumentParser:
         "fp16 (default: the repository with trained weights that comes with the preset starter)",
     )
     weights.add_argument(
+        "--branch",
+        type=Path,
+        metavar="DIR",
+        help="output of a training run, put in the place of that branch of the repository that is built from",
+    )
+    weights.add_argument(
         "--seed", type=int, metavar="N", help="untrained weights of this seed, for trying the machinery"
     )
     weights.add_argument(
@@ -89,6 +95,7 @@ def _request(options: argparse.Namespace) -> BuildRequest:
         seed=options.seed or 0,
         checkpoint=checkpoint,
         repository=repository,
+        branch=options.branch,
         tokenizer=options.tokenizer,
         profile=options.profile,
         precision=options.precision,
@@ -159,8 +166,9 @@ def _show(console: Console, request: BuildRequest, result: BuildResult) -> None:
         f"labels {', '.join(manifest['labels'])}",
         markup=False,
     )
-    if "taken_from" in manifest["source"]:
-        console.print(f"Its weights are those of a repository in {manifest['source']['taken_from']['precision']}.")
+    if taken := manifest["source"].get("taken_from"):
+        but = f", but for {', '.join(taken['replaced'])}" if "replaced" in taken else ""
+        console.print(f"Its weights are those of a repository in {taken['precision']}{but}.")
     if not manifest["trained"]:
         console.print("The weights are NOT TRAINED: what is computed with them means nothing.", style="bold yellow")
 

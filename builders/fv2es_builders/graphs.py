@@ -17,8 +17,11 @@ from fv2es_builders.trained import BranchFacts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import nn
 
+    from fv2es_builders.cases import NamedInputs
     from fv2es_builders.detector import NetName
+    from fv2es_builders.export import GraphSpec
     from fv2es_builders.modules.model import V2EM
 
 ENGINES: Final = ("visual", "acoustic", "text", "fusion")
@@ -117,7 +120,7 @@ def make_graphs(source: ModelSource, folder: Path, report: Report) -> GraphFacts
     """
     report("loading PyTorch")
     from fv2es_builders.cases import parity_inputs
-    from fv2es_builders.export import onnx_from_module, served_parts
+    from fv2es_builders.export import served_parts
     from fv2es_builders.modules.model import weights_sha256
 
     loaded = _load(source, report)
@@ -128,15 +131,9 @@ def make_graphs(source: ModelSource, folder: Path, report: Report) -> GraphFacts
     parity: dict[str, Figures] = {}
     seconds: dict[str, float] = {}
     for reference, module, spec in served_parts(loaded.model):
-        report(f"exporting {spec.name}")
-        started = time.perf_counter()
-        path = folder / graph_path(spec.name)
-        onnx_from_module(
-            module, spec, path, metadata={"fv2es.preset": preset.name, "fv2es.weights": weights_sha256(module)}
+        parity[spec.name], seconds[spec.name] = export_part(
+            reference, module, spec, cases[spec.name], preset, folder, report
         )
-        expected = [case_from_module(name, reference, inputs, spec.outputs) for name, inputs in cases[spec.name]]
-        parity[spec.name] = accept(path, onnx_runner(path), cases=expected, atol=ATOL["export"])
-        seconds[spec.name] = time.perf_counter() - started
     report("exporting the face detector")
     for name, figures, duration_s in _detector_files(loaded, folder, seed=source.seed):
         parity[name], seconds[name] = figures, duration_s
@@ -152,6 +149,43 @@ def make_graphs(source: ModelSource, folder: Path, report: Report) -> GraphFacts
         parity={name: dataclasses.asdict(figures) for name, figures in parity.items()},
         seconds=seconds,
     )
+
+
+def export_part(
+    reference: "nn.Module",
+    module: "nn.Module",
+    spec: "GraphSpec",
+    inputs: "NamedInputs",
+    preset: Preset,
+    folder: Path,
+    report: Report,
+) -> tuple[Figures, float]:
+    """Write one served part's graph to its place and prove it; its differences, and how many seconds that took.
+
+    Args:
+        reference: what it is compared with.
+        module: what is exported.
+        spec: of the graph.
+        inputs: what both are given.
+        preset: named in the file.
+        folder: gets the file at its place in a repository.
+        report: told what is going on.
+
+    Raises:
+        ParityError: the file does not reproduce `reference`; it stays in `folder`.
+    """
+    from fv2es_builders.export import onnx_from_module
+    from fv2es_builders.modules.model import weights_sha256
+
+    report(f"exporting {spec.name}")
+    started = time.perf_counter()
+    path = folder / graph_path(spec.name)
+    onnx_from_module(
+        module, spec, path, metadata={"fv2es.preset": preset.name, "fv2es.weights": weights_sha256(module)}
+    )
+    expected = [case_from_module(name, reference, arrays, spec.outputs) for name, arrays in inputs]
+    figures = accept(path, onnx_runner(path), cases=expected, atol=ATOL["export"])
+    return figures, time.perf_counter() - started
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,8 +12,9 @@ from fv2es.cutting import ClipRule
 from fv2es.embedded import EmbeddedServer
 from fv2es.errors import Fv2esError
 from fv2es.files import read_results, write_results
-from fv2es.result import LostUtterance, Result, UtteranceResult
+from fv2es.result import LostUtterance, Result, TrackPoint, UtteranceResult
 from fv2es.speech import SpeechRule
+from fv2es.track import TrackRule
 from fv2es.utterances import UtteranceRule
 
 __version__ = "0.1.0"
@@ -29,6 +30,8 @@ __all__ = [
     "Progress",
     "Result",
     "SpeechRule",
+    "TrackPoint",
+    "TrackRule",
     "UtteranceResult",
     "UtteranceRule",
     "analyze",

@@ -16,12 +16,25 @@ from tritonclient.utils import InferenceServerException
 
 from fv2es import health
 from fv2es.address import checked_address
-from fv2es.analysis import Analysis, Attempts, ClientRule, Item, Outline, Progress, Verdict, Work, outline, plan
+from fv2es.analysis import (
+    Analysis,
+    Attempts,
+    ClientRule,
+    Item,
+    Outline,
+    Progress,
+    Question,
+    Verdict,
+    Work,
+    outline,
+    plan,
+)
 from fv2es.client import CONNECT_TIMEOUT_S
 from fv2es.cutting import Clip, ClipRule
 from fv2es.errors import Fv2esError, InferenceFailed, ServerOverloaded, ServerUnreachable
 from fv2es.result import ModelInfo, Result
 from fv2es.speech import SPEECH_MODEL, Hearing, Recognition, SpeechRule
+from fv2es.track import TrackRule
 from fv2es.utterances import UtteranceRule
 from fv2es.wire import (
     CHANNEL_ARGUMENTS,
@@ -51,6 +64,7 @@ class AsyncClient:
         utterance_rule: how a source is divided into utterances.
         speech_rule: where words may come from when no transcript is given.
         clip_rule: how a source is cut into requests.
+        track_rule: windows for a finer track within utterances; None: none.
 
     Raises:
         UsageError: `server` is no HOST:PORT.
@@ -64,12 +78,14 @@ class AsyncClient:
         utterance_rule: UtteranceRule | None = None,
         clip_rule: ClipRule | None = None,
         speech_rule: SpeechRule | None = None,
+        track_rule: TrackRule | None = None,
     ) -> None:
         self.address = checked_address(server)
         self.rule = rule or ClientRule()
         self.utterance_rule = utterance_rule or UtteranceRule()
         self.clip_rule = clip_rule or ClipRule()
         self.speech_rule = speech_rule or SpeechRule()
+        self.track_rule = track_rule
         self._open_triton: triton.InferenceServerClient | None = None
         self._was_reached = False
 
@@ -134,7 +150,7 @@ class AsyncClient:
     async def _begin(self, source: Path | str, transcript: Path | str | None) -> Analysis:
         outlined = await asyncio.to_thread(outline, source, transcript, self.utterance_rule, self.speech_rule)
         model = await self._recovered_model()
-        return Analysis(plan(outlined, await self._heard(outlined)), self.clip_rule, model)
+        return Analysis(plan(outlined, await self._heard(outlined)), self.clip_rule, model, self.track_rule)
 
     async def _heard(self, outlined: Outline) -> Hearing | None:
         """What is said in a source; None where its utterances don't come from speech."""
@@ -192,6 +208,7 @@ class AsyncClient:
             sent = waiting[0]
             try:
                 answer = await sent.answer
+                further = [await self._ask(each) for each in work.questions(sent.clip, answer)]
             except Fv2esError as error:
                 failure = await self._told_apart(error)
                 verdict = sent.attempts.verdict(failure)
@@ -211,7 +228,7 @@ class AsyncClient:
                     await asyncio.wait([waiting[0].answer])
             else:
                 waiting.popleft()
-                return work.add_answer(sent.clip, answer)
+                return work.add_answer(sent.clip, answer, further)
 
     def _send(self, clip: Clip, attempts: Attempts, work: Work) -> _Sent:
         return _Sent(clip=clip, attempts=attempts, answer=asyncio.create_task(self._infer(clip, work)))
@@ -220,6 +237,13 @@ class AsyncClient:
         with self._typed_errors(self.rule.timeout_s):
             answer = await self._triton.infer(work.model_name, work.encode(clip), client_timeout=self.rule.timeout_s)
         return work.decode(answer, address=self.address)
+
+    async def _ask(self, question: Question) -> Any:
+        with self._typed_errors(self.rule.timeout_s):
+            response = await self._triton.infer(
+                question.model_name, question.inputs, client_timeout=self.rule.timeout_s
+            )
+        return question.decode(response, address=self.address)
 
     @contextlib.contextmanager
     def _typed_errors(self, timeout_s: float) -> Iterator[None]:

@@ -5,12 +5,13 @@
 
 import random
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from tritonclient.grpc import InferInput, InferResult
 
 from fv2es.cutting import Clip, ClipRule, CutReport, cut
@@ -39,6 +40,7 @@ from fv2es.result import (
 from fv2es.source import SourceInfo, probe
 from fv2es.speech import Hearing, SpeechRule
 from fv2es.subtitles import read_subtitles
+from fv2es.track import MAX_WINDOWS, Features, TrackRule, Window, fusion_arrays, track_points, windows_of
 from fv2es.transcript import Cue, read_transcript
 from fv2es.utterances import (
     Utterance,
@@ -47,7 +49,15 @@ from fv2es.utterances import (
     utterances_from_words,
     with_speech_share,
 )
-from fv2es.wire import MODEL, ClipAnswer, decode_response, encode_request
+from fv2es.wire import (
+    FUSION_MODEL,
+    MODEL,
+    ClipAnswer,
+    decode_fusion_response,
+    decode_response,
+    encode_fusion_request,
+    encode_request,
+)
 
 Item = UtteranceResult | LostUtterance
 """What a stream yields, in the order of the source."""
@@ -233,6 +243,16 @@ def plan(outlined: Outline, hearing: Hearing | None = None) -> Plan:
     return Plan(info=info, utterances=windows, notes=(*notes, *planned.notes), utterance_source=origin)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """A small request about a clip that is answered already."""
+
+    model_name: str
+    inputs: list[InferInput]
+    decode: Callable[..., Any]
+    """Takes the response, and the server's `address` for errors."""
+
+
 class Work(Protocol):
     """What a client does with one source: clips that are sent to one model, and answers that come back in their order."""
 
@@ -247,8 +267,11 @@ class Work(Protocol):
     def decode(self, response: InferResult, *, address: str) -> Any:
         """The answer in a response."""
 
-    def add_answer(self, clip: Clip, answer: Any) -> list[Item]:
-        """Take in an answer; gives what is known now."""
+    def questions(self, clip: Clip, answer: Any) -> Iterator["Question"]:
+        """What else is to be asked about a clip, now that it is answered."""
+
+    def add_answer(self, clip: Clip, answer: Any, further: Sequence[Any]) -> list[Item]:
+        """Take in an answer, and the answers to `questions`; gives what is known now."""
 
     def add_failure(self, clip: Clip, error: Fv2esError) -> list[Item]:
         """Take in that a clip is lost; gives what is known now."""
@@ -266,8 +289,11 @@ class Analysis:
 
     model_name = MODEL
 
-    def __init__(self, planned: Plan, clip_rule: ClipRule, model: ModelInfo) -> None:
+    def __init__(
+        self, planned: Plan, clip_rule: ClipRule, model: ModelInfo, track_rule: TrackRule | None = None
+    ) -> None:
         self.plan = planned
+        self._track_rule = track_rule
         self.model = model
         self._report = CutReport()
         self._clip_rule = clip_rule
@@ -291,8 +317,19 @@ class Analysis:
         """The answer in a response; raises `ModelUnavailable` where it is not of the form that this client knows."""
         return decode_response(response, address=address)
 
-    def add_answer(self, clip: Clip, answer: ClipAnswer) -> list[Item]:
-        """Take in an answer; gives its utterances."""
+    def questions(self, clip: Clip, answer: ClipAnswer) -> Iterator[Question]:
+        """Requests to `fusion` for the finer track, where one is wanted."""
+        if self._track_rule is None:
+            return
+        features = Features(
+            arrays=answer.features, frame_times_s=answer.frame_times_s, frame_utterance=answer.frame_utterance
+        )
+        for windows in _portions(windows_of(clip.utterances, self._track_rule), MAX_WINDOWS):
+            arrays = fusion_arrays(features, clip.utterances, windows)
+            yield Question(model_name=FUSION_MODEL, inputs=encode_fusion_request(arrays), decode=decode_fusion_response)
+
+    def add_answer(self, clip: Clip, answer: ClipAnswer, further: Sequence[Any]) -> list[Item]:
+        """Take in an answer, and the answers to `questions`; gives its utterances."""
         if self._first_s is None:
             self._first_s = time.monotonic() - self._started_s
         if answer.manifest["sha256"] != self.model.sha256:
@@ -310,7 +347,12 @@ class Analysis:
                 f"[{clip.start_s:.2f}, {clip.end_s:.2f}) s: {answer.num_fallback_frames} pictures were decoded on the CPU: "
                 "the GPU's decoder can't"
             )
-        return self._take(_utterance_results(clip.utterances, answer, self.model), clip.utterances[-1].index)
+        results = list(_utterance_results(clip.utterances, answer, self.model))
+        if self._track_rule is not None:
+            outputs = {name: np.concatenate([part[name] for part in further]) for name in further[0]}
+            points = track_points(windows_of(clip.utterances, self._track_rule), outputs, self.model.labels)
+            results = [replace(each, track=tuple(own)) for each, own in zip(results, points, strict=True)]
+        return self._take(results, clip.utterances[-1].index)
 
     def add_failure(self, clip: Clip, error: Fv2esError) -> list[Item]:
         """Take in that a clip is lost; gives its utterances as lost ones."""
@@ -361,6 +403,11 @@ class Analysis:
             ),
             utterance_source=self.plan.utterance_source,
         )
+
+
+def _portions(windows: list[Window], most: int) -> Iterator[list[Window]]:
+    for start in range(0, len(windows), most):
+        yield windows[start : start + most]
 
 
 def _lost(utterance: Utterance, error: str, reason: str) -> LostUtterance:

@@ -188,6 +188,7 @@ class Batch:
             "utterances": dataclasses.asdict(client.utterance_rule),
             "clips": dataclasses.asdict(client.clip_rule),
             "speech": dataclasses.asdict(client.speech_rule),
+            "track": dataclasses.asdict(client.track_rule) if client.track_rule else None,
             "transcript_sha256": _sha256(self._transcript) if self._transcript else None,
         }
 

@@ -25,6 +25,7 @@ from fv2es.plain import printable
 from fv2es.result import Result
 from fv2es.sources import Source, find_sources
 from fv2es.speech import SpeechRule
+from fv2es.track import TrackRule
 from fv2es.utterances import UtteranceRule
 
 DONE, FAILED, BAD_USAGE, SOME_LOST = 0, 1, 2, 3
@@ -149,6 +150,12 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         default="",
         help="language that is spoken, such as en (default: found out where the speech model knows several)",
     )
+    analyze.add_argument(
+        "--step",
+        type=float,
+        metavar="SECONDS",
+        help="a finer track within utterances: windows of 2 s, or of SECONDS where that is more, every SECONDS",
+    )
     analyze.set_defaults(run=_analyze)
 
     serve = commands.add_parser("serve", help="run the embedded Triton in the foreground, on loopback")
@@ -198,6 +205,9 @@ def _analyze(options: argparse.Namespace, errors: Console) -> int:
     speech_rule = SpeechRule(
         recognise=not options.no_speech, subtitles=not options.no_subtitles, language=options.language
     )
+    track_rule = None
+    if options.step is not None:
+        track_rule = TrackRule(step_s=options.step, window_s=max(options.step, TrackRule().window_s))
     with contextlib.ExitStack() as stack:
         if options.server:
             address = options.server
@@ -209,7 +219,9 @@ def _analyze(options: argparse.Namespace, errors: Console) -> int:
                 )
                 stack.callback(server.stop)
                 address = server.start().address
-        client = stack.enter_context(Client(address, utterance_rule=rule, speech_rule=speech_rule))
+        client = stack.enter_context(
+            Client(address, utterance_rule=rule, speech_rule=speech_rule, track_rule=track_rule)
+        )
         if batch_rule is not None:
             return _analyze_batch(Batch(client, batch_rule, sources, transcript=options.transcript), options, errors)
         results: list[Result] = []

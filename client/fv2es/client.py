@@ -13,13 +13,26 @@ import tritonclient.grpc as triton
 
 from fv2es import health
 from fv2es.address import checked_address
-from fv2es.analysis import Analysis, Attempts, ClientRule, Item, Outline, Progress, Verdict, Work, outline, plan
+from fv2es.analysis import (
+    Analysis,
+    Attempts,
+    ClientRule,
+    Item,
+    Outline,
+    Progress,
+    Question,
+    Verdict,
+    Work,
+    outline,
+    plan,
+)
 from fv2es.cutting import Clip, ClipRule
 from fv2es.embedded import EmbeddedServer
 from fv2es.errors import Fv2esError, InferenceFailed, ServerOverloaded, ServerUnreachable
 from fv2es.journal import Journal, Journalled
 from fv2es.result import ModelInfo, Result
 from fv2es.speech import SPEECH_MODEL, Hearing, Recognition, SpeechRule
+from fv2es.track import TrackRule
 from fv2es.utterances import UtteranceRule
 from fv2es.wire import (
     CHANNEL_ARGUMENTS,
@@ -53,6 +66,7 @@ class Client:
         utterance_rule: how a source is divided into utterances.
         speech_rule: where words may come from when no transcript is given.
         clip_rule: how a source is cut into requests.
+        track_rule: windows for a finer track within utterances; None: none.
 
     Raises:
         UsageError: `server` is no HOST:PORT.
@@ -66,12 +80,14 @@ class Client:
         utterance_rule: UtteranceRule | None = None,
         clip_rule: ClipRule | None = None,
         speech_rule: SpeechRule | None = None,
+        track_rule: TrackRule | None = None,
     ) -> None:
         self.address = checked_address(server)
         self.rule = rule or ClientRule()
         self.utterance_rule = utterance_rule or UtteranceRule()
         self.clip_rule = clip_rule or ClipRule()
         self.speech_rule = speech_rule or SpeechRule()
+        self.track_rule = track_rule
         self._triton = triton.InferenceServerClient(self.address, channel_args=CHANNEL_ARGUMENTS)
         self._was_reached = False
 
@@ -146,7 +162,7 @@ class Client:
     def _begin(self, source: Path | str, transcript: Path | str | None, journal: Journal | None = None) -> Analysis:
         outlined = outline(source, transcript, self.utterance_rule, self.speech_rule)
         model = self._recovered_model()
-        return Analysis(plan(outlined, self._heard(outlined, journal)), self.clip_rule, model)
+        return Analysis(plan(outlined, self._heard(outlined, journal)), self.clip_rule, model, self.track_rule)
 
     def _heard(self, outlined: Outline, journal: Journal | None) -> Hearing | None:
         """What is said in a source; None where its utterances don't come from speech."""
@@ -202,6 +218,7 @@ class Client:
             sent = waiting[0]
             try:
                 answer = sent.answer.result()
+                further = [self._ask(each) for each in work.questions(sent.clip, answer)]
             except Fv2esError as error:
                 failure = self._told_apart(error)
                 verdict = sent.attempts.verdict(failure)
@@ -221,7 +238,7 @@ class Client:
                     wait([waiting[0].answer])
             else:
                 waiting.popleft()
-                return work.add_answer(sent.clip, answer)
+                return work.add_answer(sent.clip, answer, further)
 
     def _send(self, clip: Clip, attempts: Attempts, work: Work) -> _Sent:
         inputs = work.encode(clip)
@@ -243,6 +260,13 @@ class Client:
             client_timeout=self.rule.timeout_s,
         )
         return _Sent(clip=clip, attempts=attempts, answer=future, cancel=call.cancel)
+
+    def _ask(self, question: Question) -> Any:
+        try:
+            response = self._triton.infer(question.model_name, question.inputs, client_timeout=self.rule.timeout_s)
+        except triton.InferenceServerException as error:
+            raise self._typed(error, self.rule.timeout_s) from error
+        return question.decode(response, address=self.address)
 
     def _typed(self, error: triton.InferenceServerException, timeout_s: float) -> Fv2esError:
         return error_from_status(error.status(), error.message(), address=self.address, timeout_s=timeout_s)

@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 from tritonclient.grpc import InferInput, InferResult
 
-from fv2es.analysis import Item, Progress, Work
+from fv2es.analysis import Item, Progress, Question, Work
 from fv2es.cutting import Clip
 from fv2es.errors import Fv2esError, JournalError, UsageError
 from fv2es.plain import printable
@@ -102,7 +102,11 @@ class Journal:
         self._lines = Lines(path)
         try:
             self._answers = {
-                (each["model"], each["clip"]): _decoded(each["model"], each["answer"]) for each in self._lines.values
+                (each["model"], each["clip"]): (
+                    _decoded(each["model"], each["answer"]),
+                    [{name: _decoded_value(array) for name, array in part.items()} for part in each["further"]],
+                )
+                for each in self._lines.values
             }
         except (KeyError, TypeError, ValueError) as error:
             self._lines.close()
@@ -116,18 +120,19 @@ class Journal:
     ) -> None:
         self._lines.close()
 
-    def answer(self, model: str, clip: Clip) -> Any:
-        """The answer to a clip; None where it is not known."""
+    def answer(self, model: str, clip: Clip) -> tuple[Any, list[Any]] | None:
+        """The answer to a clip, and those to further questions about it; None where it is not known."""
         return self._answers.get((model, _clip_id(clip)))
 
-    def keep(self, model: str, clip: Clip, answer: Any) -> None:
-        """Keep an answer; one that says that the server can't, or is of other weights, is left out."""
+    def keep(self, model: str, clip: Clip, answer: Any, further: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Keep an answer, and those to further questions; one that says that the server can't, or is of other weights, is left out."""
         if isinstance(answer, SpeechAnswer):
             if answer.missing:
                 return
         elif answer.manifest["sha256"] != self._model_sha256:
             return
-        self._lines.add({"model": model, "clip": _clip_id(clip), "answer": _encoded(answer)})
+        parts = [{name: _encoded_value(array) for name, array in part.items()} for part in further]
+        self._lines.add({"model": model, "clip": _clip_id(clip), "answer": _encoded(answer), "further": parts})
 
 
 class Journalled:
@@ -144,7 +149,7 @@ class Journalled:
             if known is None:
                 yield clip
             else:
-                self._work.add_answer(clip, known)
+                self._work.add_answer(clip, *known)
 
     def encode(self, clip: Clip) -> list[InferInput]:
         """The request for a clip."""
@@ -154,10 +159,14 @@ class Journalled:
         """The answer in a response."""
         return self._work.decode(response, address=address)
 
-    def add_answer(self, clip: Clip, answer: Any) -> list[Item]:
+    def questions(self, clip: Clip, answer: Any) -> Iterator[Question]:
+        """What else is to be asked about a clip, now that it is answered."""
+        return self._work.questions(clip, answer)
+
+    def add_answer(self, clip: Clip, answer: Any, further: Sequence[Any]) -> list[Item]:
         """Keep an answer, then take it in."""
-        self._journal.keep(self.model_name, clip, answer)
-        return self._work.add_answer(clip, answer)
+        self._journal.keep(self.model_name, clip, answer, further)
+        return self._work.add_answer(clip, answer, further)
 
     def add_failure(self, clip: Clip, error: Fv2esError) -> list[Item]:
         """Take in that a clip is lost; it is not kept, so that going on tries it again."""
@@ -255,7 +264,8 @@ def _clip_id(clip: Clip) -> str:
 def _encoded(answer: ClipAnswer | SpeechAnswer) -> dict[str, Any]:
     if isinstance(answer, SpeechAnswer):
         return dataclasses.asdict(answer)
-    return {each.name: _encoded_value(getattr(answer, each.name)) for each in dataclasses.fields(answer)}
+    plain = dataclasses.replace(answer, features={})  # large, and needed for further questions alone
+    return {each.name: _encoded_value(getattr(plain, each.name)) for each in dataclasses.fields(plain)}
 
 
 def _encoded_value(value: Any) -> Any:

@@ -79,6 +79,42 @@ def contributions(modalities: Mapping[str, Modality], weights: Mapping[str, floa
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TrackPoint:
+    """The emotions of a window [start_s, end_s) within an utterance, from the same features."""
+
+    start_s: float
+    end_s: float
+    probabilities: Mapping[str, float]
+    """By label, 0..1."""
+    is_clear: bool
+    """As `UtteranceResult.is_clear`."""
+    present: tuple[str, ...]
+    """Modalities that took part; words count for all windows of their utterance."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the JSON output."""
+        return {
+            "start_s": self.start_s,
+            "end_s": self.end_s,
+            "probabilities": dict(self.probabilities),
+            "clear": self.is_clear,
+            "present": list(self.present),
+        }
+
+    @classmethod
+    def from_fields(cls, fields: Fields, labels: Sequence[str]) -> Self:
+        """Out of its JSON form; raises ResultError."""
+        start_s, end_s = fields.span()
+        return cls(
+            start_s=start_s,
+            end_s=end_s,
+            probabilities=fields.table("probabilities", labels=labels, least=0, most=1),
+            is_clear=fields.flag("clear"),
+            present=fields.texts("present"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class UtteranceResult:
     """The emotions of one utterance, [start_s, end_s) on the source's clock."""
 
@@ -97,6 +133,8 @@ class UtteranceResult:
     label that it has never learnt, has no entry and adds nothing. Empty where the model's weights are not known."""
     speech_share: float | None = None
     """Share of the time in which somebody speaks, 0..1; None: nobody listened for speech."""
+    track: tuple[TrackPoint, ...] = ()
+    """Windows that slide over it, where they were asked for (see `TrackRule`)."""
 
     @property
     def num_faces(self) -> int:
@@ -149,6 +187,7 @@ class UtteranceResult:
             "faces": self.num_faces,
             "face_share": self.face_share,
             "speech_share": self.speech_share,
+            "track": [each.to_dict() for each in self.track],
         }
 
     @classmethod
@@ -172,6 +211,7 @@ class UtteranceResult:
             },
             frames=tuple(Frame.from_fields(each) for each in fields.items("frames")),
             speech_share=fields.number_or_none("speech_share", least=0, most=1),
+            track=tuple(TrackPoint.from_fields(each, labels) for each in fields.items("track")),
         )
 
 

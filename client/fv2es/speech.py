@@ -150,7 +150,12 @@ class Recognition:
         """The answer in a response; raises `ModelUnavailable` where it is not of the form that this client knows."""
         return decode_speech(response, address=address)
 
-    def add_answer(self, clip: Clip, answer: SpeechAnswer) -> list[Any]:
+    def questions(self, clip: Clip, answer: SpeechAnswer) -> Iterator[Any]:
+        """None."""
+        del clip, answer
+        return iter(())
+
+    def add_answer(self, clip: Clip, answer: SpeechAnswer, further: Sequence[Any] = ()) -> list[Any]:
         """Take in an answer; there is nothing to give out yet."""
         self._missing = self._missing or answer.missing
         self._model = answer.model

@@ -1,7 +1,7 @@
 """What goes over gRPC: requests to and answers of the model `emotion`, and Triton's failures as typed errors."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,18 @@ from fv2es.errors import (
 
 MODEL = "emotion"
 MANIFEST_MODEL = "manifest"
+FUSION_MODEL = "fusion"
+FUSION_INPUTS = {
+    "VISUAL": "FP32",
+    "FACE_INDEX": "INT64",
+    "FACE_MASK": "BOOL",
+    "ACOUSTIC": "FP32",
+    "PIECE_INDEX": "INT64",
+    "PIECE_MASK": "BOOL",
+    "TEXT": "FP32",
+    "WORDS_MASK": "BOOL",
+}
+"""With their types."""
 
 CHANNEL_ARGUMENTS = (
     ("grpc.max_send_message_length", -1),
@@ -42,6 +54,14 @@ _OUTPUTS = {
     "FALLBACK_FRAMES": 1,
     "AUDIO_ERRORS": 1,
     "MANIFEST": 1,
+    "VISUAL": 2,
+    "FACE_INDEX": 2,
+    "FACE_MASK": 2,
+    "ACOUSTIC": 2,
+    "PIECE_INDEX": 2,
+    "PIECE_MASK": 2,
+    "TEXT": 2,
+    "WORDS_MASK": 1,
 }
 """Outputs of `emotion` that the client reads, with their number of axes."""
 
@@ -72,6 +92,8 @@ class ClipAnswer:
     num_audio_errors: int
     manifest: dict[str, Any]
     """Which weights answered."""
+    features: dict[str, np.ndarray[Any, Any]]
+    """The inputs of `fusion` that led to it, by name."""
 
 
 def encode_request(clip: bytes, spans_s: Sequence[tuple[float, float]], words: Sequence[str]) -> list[InferInput]:
@@ -133,7 +155,29 @@ def decode_response(response: InferResult, *, address: str) -> ClipAnswer:
         num_fallback_frames=int(arrays["FALLBACK_FRAMES"][0]),
         num_audio_errors=int(arrays["AUDIO_ERRORS"][0]),
         manifest=decode_manifest(response, address=address),
+        features={name: arrays[name] for name in FUSION_INPUTS},
     )
+
+
+def encode_fusion_request(arrays: Mapping[str, np.ndarray[Any, Any]]) -> list[InferInput]:
+    """The inputs of `fusion`, for arrays by name."""
+    return [_input(name, data_type, arrays[name]) for name, data_type in FUSION_INPUTS.items()]
+
+
+def decode_fusion_response(response: InferResult, *, address: str) -> dict[str, np.ndarray[Any, Any]]:
+    """LOGITS, PROBABILITIES and PRESENT of W rows.
+
+    Raises:
+        ModelUnavailable: one is missing.
+    """
+    arrays = {name: response.as_numpy(name) for name in ("LOGITS", "PROBABILITIES", "PRESENT")}
+    for name, array in arrays.items():
+        if array is None:
+            raise ModelUnavailable(
+                address,
+                f"output {name} of model `{FUSION_MODEL}` is missing; client and repository must be of one version",
+            )
+    return arrays
 
 
 def decode_manifest(response: InferResult, *, address: str) -> dict[str, Any]:

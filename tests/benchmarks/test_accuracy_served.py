@@ -21,7 +21,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from benchmarks.accuracy.cli import main
 from benchmarks.accuracy.data import read_comments, read_faces, read_speech
 from benchmarks.accuracy.served import Answers, Served, ask_all
-from fv2es import Client, EmbeddedServer, UtteranceRule
+from fv2es import Client, EmbeddedServer, SpeechRule, UtteranceRule
 from fv2es.cli import BAD_USAGE, DONE, FAILED, SOME_LOST
 from fv2es.console import UNTRAINED
 from fv2es.errors import ServerUnreachable
@@ -84,7 +84,8 @@ def text_in_process(repository: Path, path: Path, address: str) -> tuple[np.ndar
 
 def acoustic_by_the_client(repository: Path, path: Path, address: str) -> tuple[np.ndarray, np.ndarray]:
     labels, logits, probabilities = manifest_of(repository)["labels"], [], []
-    with Client(address, utterance_rule=UtteranceRule(window_s=30)) as client:
+    whole = UtteranceRule(window_s=30, max_length_s=30)
+    with Client(address, utterance_rule=whole, speech_rule=SpeechRule(recognise=False)) as client:
         for file in read_speech(path).rows:
             (utterance,) = client.analyze(file).utterances
             said = utterance.modalities["acoustic"].logits  # of the labels that the branch knows; the others' are 0

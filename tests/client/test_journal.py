@@ -36,6 +36,7 @@ def answer(sha256: str = "mine") -> ClipAnswer:
         num_fallback_frames=0,
         num_audio_errors=2,
         manifest={"sha256": sha256},
+        features={"TEXT": np.zeros((1, 384), np.float32)},
     )
 
 
@@ -54,15 +55,17 @@ def heard(missing: str = "") -> SpeechAnswer:
 def test_answers_come_back_to_the_last_bit(tmp_path: Path):
     path = tmp_path / "clips.jsonl"
     with Journal(path, model_sha256="mine") as journal:
-        journal.keep("emotion", clip(), answer())
+        journal.keep("emotion", clip(), answer(), [{"LOGITS": np.array([1 / 3, 2], np.float32)}])
         journal.keep("speech", clip(), heard())
     with Journal(path, model_sha256="mine") as journal:
-        back = journal.answer("emotion", clip())
-        for name in ClipAnswer.__slots__:
+        back, further = journal.answer("emotion", clip())
+        assert further[0]["LOGITS"].tolist() == np.array([1 / 3, 2], np.float32).tolist()
+        assert back.features == {}  # large, and needed no more
+        for name in set(ClipAnswer.__slots__) - {"features"}:
             value, expected = getattr(back, name), getattr(answer(), name)
             assert np.array_equal(value, expected), name
             assert getattr(value, "dtype", None) == getattr(expected, "dtype", None)
-        assert journal.answer("speech", clip()) == heard()
+        assert journal.answer("speech", clip()) == (heard(), [])
         assert journal.answer("emotion", clip("other words")) is None
 
 

@@ -123,7 +123,7 @@ def small_files_only() -> None:
 def test_a_full_disk_costs_the_files_that_do_not_fit(server: EmbeddedServer, astronaut: Path, tmp_path: Path):
     (tmp_path / "out.json").write_text("old")
     outputs = [f"--output={tmp_path / name}" for name in ("out.json", "out.csv")]
-    done = run(astronaut, "--server", server.address, *outputs, preexec_fn=small_files_only)
+    done = run(astronaut, "--no-speech", "--server", server.address, *outputs, preexec_fn=small_files_only)
     assert done.returncode == FAILED
     assert f"error: {tmp_path / 'out.json'} was not written: [Errno 27] File too large" in done.stderr
     assert "nor could the results be kept in" in done.stderr
@@ -146,7 +146,7 @@ def test_any_file_name(
 ):
     (tmp_path / name).write_bytes(astronaut.read_bytes())
     outputs = [f"--output=-{name[:4]}.{ending}" for ending in ("json", "csv", "rttm", "eaf", "html")]
-    done = run("--server", server.address, *outputs, "--key-frames", *given(name), cwd=tmp_path)
+    done = run("--no-speech", "--server", server.address, *outputs, "--key-frames", *given(name), cwd=tmp_path)
     assert done.returncode == DONE, done.stderr
     assert "\x1b" not in done.stdout + done.stderr
     (result,) = fv2es.read_results(tmp_path / f"-{name[:4]}.json")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fv2es import AsyncClient, Client, ClipRule, EmbeddedServer, Result, UtteranceRule
+from fv2es import AsyncClient, Client, ClipRule, EmbeddedServer, Result, SpeechRule, UtteranceRule
 from fv2es.embedded import SHARED_MEMORY, _is_alive, _workers
 from fv2es.errors import EmbeddedServerError, ModelUnavailable, ServerUnreachable, UsageError
 
@@ -69,7 +69,11 @@ def test_dead_worker_is_noticed_and_replaced(own_server, astronaut: Path):
     assert [each.probabilities for each in after.utterances] == [each.probabilities for each in before.utterances]
 
 
-SMALL_CLIPS = {"clip_rule": ClipRule(target_length_s=1.0), "utterance_rule": UtteranceRule(window_s=1.0)}
+SMALL_CLIPS = {  # twelve, so that most are still to come after the first
+    "clip_rule": ClipRule(target_length_s=1.0),
+    "utterance_rule": UtteranceRule(window_s=1.0),
+    "speech_rule": SpeechRule(recognise=False),
+}
 
 
 @pytest.mark.parametrize("model", ["faces", "acoustic"])

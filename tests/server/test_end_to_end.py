@@ -11,7 +11,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 
 import fv2es
-from fv2es import AsyncClient, Client, ClientRule, ClipRule, EmbeddedServer, LostUtterance, SpeechRule
+from fv2es import AsyncClient, Client, ClientRule, ClipRule, EmbeddedServer, LostUtterance, SpeechRule, TrackRule
 from fv2es.errors import ClipRejected
 from fv2es.wire import CHANNEL_ARGUMENTS, decode_response, encode_request
 from nasty_media import with_exact_sound
@@ -186,3 +186,40 @@ def test_plain_call_answers_each_utterance(client: Client, astronaut: Path):
     assert answer.present.tolist() == [[True, True, True], [False, False, True], [True, True, True]]
     assert (answer.modality_logits[1, 0] == 0).all()
     assert answer.num_video_errors == answer.num_audio_errors == 0
+
+
+def test_finer_track_from_the_same_features(server: EmbeddedServer, astronaut: Path, astronaut_srt: Path):
+    """A window as long as its utterance says what the utterance says; no picture is looked at again."""
+
+    def counts() -> list[int]:
+        statistics = [plain._triton.get_inference_statistics(name) for name in ("faces", "visual", "acoustic", "text")]
+        return [each.model_stats[0].inference_count for each in statistics]
+
+    with (
+        Client(server.address, track_rule=TrackRule(step_s=1.0, window_s=10.0)) as tracking,
+        Client(server.address) as plain,
+    ):
+        before = counts()
+        expected = plain.analyze(astronaut, transcript=astronaut_srt)
+        between = counts()
+        found = tracking.analyze(astronaut, transcript=astronaut_srt)
+        after = counts()
+    assert np.subtract(after, between).tolist() == np.subtract(between, before).tolist()
+    assert [len(each.track) for each in found.utterances] == [4, 3, 3]
+    assert not any(each.track for each in expected.utterances)
+    for ours, theirs in zip(found.utterances, expected.utterances, strict=True):
+        assert ours.probabilities == pytest.approx(theirs.probabilities, abs=1e-3)
+        whole, *parts = ours.track
+        assert (whole.start_s, whole.end_s) == (ours.start_s, ours.end_s)
+        assert whole.probabilities == pytest.approx(ours.probabilities, abs=1e-5)
+        assert parts[-1].probabilities != pytest.approx(ours.probabilities, abs=1e-3)
+        assert all(each.end_s == ours.end_s for each in parts)
+
+    async def asynchronous():
+        rule = TrackRule(step_s=1.0, window_s=10.0)
+        async with AsyncClient(server.address, track_rule=rule) as client:
+            return await client.analyze(astronaut, transcript=astronaut_srt)
+
+    for ours, theirs in zip(asyncio.run(asynchronous()).utterances, found.utterances, strict=True):
+        for one, other in zip(ours.track, theirs.track, strict=True):
+            assert one.probabilities == pytest.approx(other.probabilities, abs=1e-3)

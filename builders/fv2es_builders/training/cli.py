@@ -42,7 +42,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data sets")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="gets checkpoints, log and weights")
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="folder with the text encoder's tokenizer.json")
-    parser.add_argument("--start", type=Path, metavar="FILE", help="best.safetensors of another run to start from")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        metavar="PATH",
+        help="best.safetensors of another run to start from; visual: or a repository",
+    )
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        metavar="FILE",
+        help="visual: best.safetensors of another run to learn from besides the labels",
+    )
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     parser.add_argument("--learning-rate", type=float, help="instead of the recipe's")
     parser.add_argument(

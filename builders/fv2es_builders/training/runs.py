@@ -39,14 +39,15 @@ from fv2es_builders.training.sequence import SequenceTask, single_logits
 from fv2es_builders.training.speech import load_emodb
 from fv2es_builders.training.text import TextTask, text_logits
 from fv2es_builders.training.text_augment import spoken
-from fv2es_builders.training.visual import VisualTask, face_bank
+from fv2es_builders.training.unfold import start_from_repository
+from fv2es_builders.training.visual import FaceNet, Teacher, VisualTask, face_bank
 
 SPLIT_SEED: Final = 0
 """Of every split of validation data into a half to choose by and a half to report: the same in all runs."""
 
 VISUAL_RECIPE: Final = Recipe(epochs=45, batch=128, learning_rate=0.06, warmup=0.1, bfloat16=True, patience=45)
 SEQUENCE_RECIPE: Final = Recipe(
-    epochs=8, batch=128, learning_rate=5e-4, optimizer="adamw", weight_decay=0.01, max_gradient=1.0, patience=8
+    epochs=3, batch=128, learning_rate=5e-4, optimizer="adamw", weight_decay=0.01, max_gradient=1.0, patience=3
 )
 NUM_FORMS: Final = 3
 """Augmented forms of each face that the part over time learns from."""
@@ -81,8 +82,16 @@ def run_visual(request: RunRequest, log: Log) -> dict[str, Any]:
     train = without_copies(load_faces(folder / "training.npz", preset.labels), held_out)
     choose, report = halves(held_out, seed=SPLIT_SEED)
     log(f"{len(train)} faces to train on, {len(choose)} to choose by, {len(report)} to report on")
-    task = VisualTask(preset, recipe, train, choose)
-    load_start(task.module, request.start)
+    teacher = None
+    if request.teacher is not None:
+        taught_by = FaceNet(preset, dropout=0.0)
+        load_start(taught_by, request.teacher)
+        teacher = Teacher(taught_by)
+    task = VisualTask(preset, recipe, train, choose, teacher=teacher)
+    if request.start is not None and request.start.is_dir():
+        start_from_repository(task.module, request.start, train, seed=request.seed)
+    else:
+        load_start(task.module, request.start)
     fit(task, recipe, request.output / "trunk", log)
     net = task.module
     load_best(net, request.output / "trunk")

@@ -1,5 +1,6 @@
 """Training of the visual branch's convolutions on faces with one label each."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fv2es_builders.modules.visual import visual_head, visual_trunk
+from fv2es_builders.modules.visual import fold_trunk, visual_head, visual_trunk
 from fv2es_builders.presets import Preset
 from fv2es_builders.training.face_augment import FaceAugment, FaceAugmentSettings, normalised
 from fv2es_builders.training.faces import Faces
@@ -57,16 +58,48 @@ class VisualSettings:
     """Share of batches in which pairs of faces are laid over one another, targets likewise (mixup)."""
     weight_power: float = 0.1
     """A label's weight is its number of faces to the power of minus this: 0 all alike, 1 every label counts the same."""
+    taught: float = 0.85
+    """With a teacher: share of each target that is the teacher's answer; the rest is the label."""
+    taught_mixed: float = 0.75
+    """With a teacher: `mixed`, since it can say what is seen in faces laid over one another, and has never seen them."""
     augment: FaceAugmentSettings = field(default_factory=FaceAugmentSettings)
+
+
+class Teacher:
+    """A trained net whose answers are learnt: the mean of those to a face and to its mirror image.
+
+    That mean is right more often than one answer, and costs twice as much; what is learnt from it costs nothing when served.
+    """
+
+    def __init__(self, net: FaceNet) -> None:
+        self._net = copy.deepcopy(net).eval()
+        fold_trunk(self._net.V)
+        self._net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's stubs
+
+    @torch.no_grad()
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """Normalised faces [B, 3, 48, 48] -> probabilities [B, C] that add up to 1."""
+        answers = []
+        for seen in (pictures, pictures.flip(-1)):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                logits = self._net(seen.contiguous(memory_format=torch.channels_last))
+            answers.append(logits.float().softmax(dim=1))
+        return torch.stack(answers).mean(dim=0)
 
 
 class VisualTask:
     """FER2013 or a set like it; see `loop.Task`."""
 
     def __init__(
-        self, preset: Preset, recipe: Recipe, train: Faces, validation: Faces, settings: VisualSettings | None = None
+        self,
+        preset: Preset,
+        recipe: Recipe,
+        train: Faces,
+        validation: Faces,
+        settings: VisualSettings | None = None,
+        teacher: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        self._settings, self._recipe = settings or VisualSettings(), recipe
+        self._settings, self._recipe, self._teacher = settings or VisualSettings(), recipe, teacher
         self._train, self._validation, self._num_labels = train, validation, len(preset.labels)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
@@ -88,24 +121,27 @@ class VisualTask:
 
     def losses(self, epoch: int) -> Iterator[Callable[[], Tensor]]:
         """See `loop.Task`."""
-        generator = torch.Generator().manual_seed(self._recipe.seed * 1_000_003 + epoch)
-        augment = FaceAugment(generator, self._settings.augment)
+        own, generator = self._settings, torch.Generator().manual_seed(self._recipe.seed * 1_000_003 + epoch)
+        augment = FaceAugment(generator, own.augment)
         order = torch.randperm(len(self._train), generator=generator)
         for start in range(0, self.num_batches * self._recipe.batch, self._recipe.batch):
             rows = self._train.rows(order[start : start + self._recipe.batch])
             targets = functional.one_hot(rows.labels, self._num_labels).float()  # [B, C]
             targets = targets * self._weights[rows.labels, None]
             pictures = augment(rows.images)  # [B, 3, 48, 48]
-            if torch.rand(1, generator=generator) < self._settings.mixed:
+            if torch.rand(1, generator=generator) < (own.taught_mixed if self._teacher else own.mixed):
                 share = 0.5 + 0.5 * torch.rand(1, generator=generator)
                 other = torch.randperm(len(rows), generator=generator)
                 pictures = torch.lerp(pictures[other], pictures, share)
                 targets = torch.lerp(targets[other], targets, share)
+            if self._teacher:
+                targets = torch.lerp(targets, self._teacher(pictures), own.taught)
             yield lambda pictures=pictures, targets=targets: self._loss(pictures, targets)  # type: ignore[misc]
 
     def _loss(self, pictures: Tensor, targets: Tensor) -> Tensor:
         logits = self._module(pictures.contiguous(memory_format=torch.channels_last))
-        return functional.cross_entropy(logits.float(), targets, label_smoothing=self._settings.smoothing)
+        smoothing = 0.0 if self._teacher else self._settings.smoothing  # a teacher's answers are soft as they are
+        return functional.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
 
     def scores(self, module: nn.Module) -> Mapping[str, float]:
         """Accuracy, which decides, and unweighted recall."""

@@ -17,7 +17,7 @@ from fv2es.errors import SourceError
 from fv2es.files.as_json import source_path
 from fv2es.result import Frame, Result, UtteranceResult
 
-SIDE_PX = 240
+SIDE_PX = 180
 """The longer side of a picture in a report."""
 _TIME_TOLERANCE_S = 0.001
 _TURNS = {0: (), 90: (("transpose", "cclock"),), 180: (("hflip", ""), ("vflip", "")), 270: (("transpose", "clock"),)}

@@ -1,0 +1,120 @@
+"""A repository that was built before, with one branch of newer training in the place of its own; the others stay the same files.
+
+The checkpoint of the weights that ship is not part of the project. So what the fusion holds of the other branches is read back
+from its graph; their own graphs are taken over as they are.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor
+
+from fv2es_builders import assets
+from fv2es_builders.cases import parity_inputs
+from fv2es_builders.errors import UnusableRepository
+from fv2es_builders.export import served_parts
+from fv2es_builders.graphs import TOKENIZER_PATH, GraphFacts, Report, export_part, graph_path
+from fv2es_builders.manifest import facts_sha256
+from fv2es_builders.modules.model import V2EM, seeded_model
+from fv2es_builders.shipped import RepositorySource
+from fv2es_builders.training.branches import load_branch
+from fv2es_builders.training.finish import CALIBRATION_FILE, REPORT_FILE, WEIGHTS_FILE, facts_before
+
+_RUN_FILES: Final = (WEIGHTS_FILE, CALIBRATION_FILE, REPORT_FILE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReplacedSource:
+    """Graphs of a repository, but for one branch and the fusion, which holds the part over time. PyTorch is needed."""
+
+    base: RepositorySource
+    branch: Path
+    """Output of a finished run of `fv2es_builders.train` on visual, acoustic or text."""
+
+    def key(self) -> str:
+        """Hash of all that the graphs depend on.
+
+        Raises:
+            UnusableRepository: the repository holds no manifest.
+            TrainingError: the run is not finished.
+        """
+        facts_before(self.branch)
+        run = {name: assets.file_sha256(self.branch / name) for name in _RUN_FILES}
+        return facts_sha256({"repository": self.base.key(), "run": run})
+
+    def make(self, folder: Path, report: Report) -> GraphFacts:
+        """Copy the graphs, and make those anew that the branch is in, each admitted by parity with its modules.
+
+        How much the fusion trusts each modality, and `pos_weight`, stay as they are in the repository.
+
+        Args:
+            folder: gets the files at their places in a repository.
+            report: told what is going on.
+
+        Raises:
+            UnusableRepository: see `RepositorySource.make`; or its fusion is not of the preset's sizes.
+            TrainingError: the run is not finished, or not of the preset's sizes.
+            ParityError: a file does not reproduce its modules; it stays in `folder`.
+        """
+        facts = self.base.make(folder, report)
+        preset = dataclasses.replace(self.base.preset, pos_weight=tuple(facts.preset["pos_weight"]))
+        model = seeded_model(preset, 0)  # no weights stay random in what is made of it
+        self._take_fusion(model, folder / graph_path("fusion"))
+        part = load_branch(model, self.branch / WEIGHTS_FILE)
+        report(f"putting in the {part} branch of {self.branch}")
+        text = assets.load_tokenizer(folder / TOKENIZER_PATH, vocabulary=int(preset.text.config["vocab_size"]))
+        cases = parity_inputs(model, text)
+        exported = {
+            spec.name: export_part(reference, module, spec, cases[spec.name], preset, folder, report)
+            for reference, module, spec in served_parts(model)
+            if spec.name == part or (spec.name == "fusion" and part != "text")  # the fusion holds nothing of the text
+        }
+        replaced = {part: {"file": WEIGHTS_FILE, "sha256": assets.file_sha256(self.branch / WEIGHTS_FILE)}}
+        return dataclasses.replace(
+            facts,
+            sha256=facts_sha256({"model": facts.sha256, "replaced": replaced}),
+            source={**facts.source, "taken_from": {**facts.source["taken_from"], "replaced": replaced}},
+            branches={**facts.branches, part: dataclasses.asdict(facts_before(self.branch))},
+            parity={name: dataclasses.asdict(figures) for name, (figures, _) in exported.items()},
+            seconds={name: duration_s for name, (_, duration_s) in exported.items()},
+        )
+
+    def _take_fusion(self, model: V2EM, path: Path) -> None:
+        found = parameters_of(onnx.load(str(path)).graph)
+        try:
+            model.fusion.load_state_dict({name: found[name] for name in model.fusion.state_dict()}, strict=True)
+        except (KeyError, RuntimeError) as error:
+            raise UnusableRepository(
+                self.base.repository,
+                f"its fusion is not that of preset {self.base.preset.name} ({error}); build it anew",
+            ) from error
+
+
+def parameters_of(graph: onnx.GraphProto) -> Mapping[str, Tensor]:
+    """A graph's parameters by their names in the module that it was exported from, float32.
+
+    The exporter transposes the matrices of most linear layers and gives them names of its own; each is found by the bias that
+    is added to its product, and a name ends in `weight` where its bias's ends in `bias`. Of tensors that are equal, as in untrained
+    nets, the exporter keeps one: the others are not found.
+    """
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    products = {node.output[0]: node.input[1] for node in graph.node if node.op_type == "MatMul"}
+    found = dict(values)
+    for node in graph.node:
+        if node.op_type != "Add":
+            continue
+        for bias, product in (node.input, tuple(node.input)[::-1]):
+            if bias in values and bias.endswith("bias") and products.get(product) in values:
+                found[f"{bias.removesuffix('bias')}weight"] = values[products[product]].T
+    return {
+        name: torch.from_numpy(np.array(value, np.float32, order="C"))
+        for name, value in found.items()
+        if value.dtype == np.float32
+    }
