@@ -164,7 +164,7 @@ class Client:
         model = self._recovered_model()
         return Analysis(plan(outlined, self._heard(outlined, journal)), self.clip_rule, model, self.track_rule)
 
-    def _heard(self, outlined: Outline, journal: Journal | None) -> Hearing | None:
+    def _heard(self, outlined: Outline, journal: Journal | None = None) -> Hearing | None:
         """What is said in a source; None where its utterances don't come from speech."""
         if outlined.source is not None:
             return None
