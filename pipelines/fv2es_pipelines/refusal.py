@@ -78,7 +78,7 @@ def raise_refusals(request: Arrays, *names: str) -> None:
         names: those that hold refusals.
 
     Raises:
-        Refused: the first of them. Reasons that several models give alike are given once.
+        Refused: with the first of them; others are not told.
     """
     for name in names:
         refusal = Refusal.from_array(request[name])
