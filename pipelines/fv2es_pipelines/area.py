@@ -1,11 +1,16 @@
 """Area averaging, exact: the true box filter for face pictures, and pooling over whole pixels for the detector."""
 
+import itertools
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 Sums = npt.NDArray[np.uint32]
+Cells = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+
+_BAND_ROWS = 8
+"""Rows of the result of `area_resize` that are made at once: fewer cost more calls, more multiply more by zero."""
 
 
 @lru_cache(maxsize=256)
@@ -30,18 +35,39 @@ def area_resize(picture: npt.NDArray[np.uint8], width_px: int, height_px: int) -
         uint8 [height_px, width_px, 3].
     """
     height, width, channels = picture.shape
-    rows = _weights(height, height_px) @ picture.reshape(height, width * channels).astype(np.float32)
+    flat, shares = picture.reshape(height, width * channels), _weights(height, height_px)
+    rows = np.empty((height_px, width * channels), np.float32)
+    for first in range(0, height_px, _BAND_ROWS):  # a band of the result needs a band of the picture alone
+        last = min(first + _BAND_ROWS, height_px)
+        top, bottom = first * height // height_px, -(-last * height // height_px)
+        np.matmul(shares[first:last, top:bottom], flat[top:bottom].astype(np.float32), out=rows[first:last])
     columns = _weights(width, width_px) @ rows.reshape(height_px, width, channels)  # [height_px, width_px, 3]
     return np.clip(np.rint(columns), 0, 255).astype(np.uint8)
 
 
-def summed(picture: npt.NDArray[np.uint8]) -> Sums:
-    """Summed-area table of a picture [H, W, 3]: uint32 [3, H + 1, W + 1]. Sums may wrap; their differences do not."""
-    height, width, channels = picture.shape
-    table = np.zeros((channels, height + 1, width + 1), np.uint32)
-    np.cumsum(picture.transpose(2, 0, 1), axis=2, dtype=np.uint32, out=table[:, 1:, 1:])
-    for row in range(2, height + 1):  # whole rows at once: faster than a cumulative sum down the columns
-        table[:, row] += table[:, row - 1]
+def num_sums(width_px: int, height_px: int) -> int:
+    """Numbers in the summed-area table of a picture."""
+    return 3 * (height_px + 1) * (width_px + 1)
+
+
+def summed(picture: npt.NDArray[np.uint8], memory: Sums | None = None) -> Sums:
+    """Summed-area table of a picture [H, W, 3]: uint32 [H + 1, 3, W + 1]. Sums may wrap; their differences do not.
+
+    Args:
+        picture: uint8 [H, W, 3].
+        memory: uint32 [>= num_sums(W, H)] to make the table in, as new pages cost about as much time as the sums; None: new memory.
+    """
+    height, width, _ = picture.shape
+    size = num_sums(width, height)
+    flat = np.empty(size, np.uint32) if memory is None else memory[:size]
+    table = flat.reshape(height + 1, 3, width + 1)
+    table[0] = 0
+    table[:, :, 0] = 0
+    table[1:, :, 1:] = picture.transpose(0, 2, 1)
+    np.cumsum(table, axis=2, out=table)
+    rows = list(flat.reshape(height + 1, -1))
+    for above, row in itertools.pairwise(rows[1:]):  # whole rows at once: faster than a cumulative sum down the columns
+        np.add(row, above, out=row)
     return table
 
 
@@ -50,13 +76,18 @@ def pooled(table: Sums, width_px: int, height_px: int) -> npt.NDArray[np.float32
 
     This is the `area` mode of torch's `interpolate`, which facenet-pytorch's detector resizes with.
     """
-    height, width = table.shape[1] - 1, table.shape[2] - 1
-    (top, bottom), (left, right) = _cells(height, height_px), _cells(width, width_px)
-    bands = np.take(table, bottom, axis=1)  # [3, h, W + 1]
-    bands -= np.take(table, top, axis=1)
-    sums = np.take(bands, right, axis=2)  # [3, h, w]
+    height, width = table.shape[0] - 1, table.shape[2] - 1
+    return pooled_cells(table, rows=cells(height, height_px), columns=cells(width, width_px))
+
+
+def pooled_cells(table: Sums, *, rows: Cells, columns: Cells) -> npt.NDArray[np.float32]:
+    """Means over a grid of cells, float32 [3, h, w]; the cells are given in pixels of the table's picture."""
+    (top, bottom), (left, right) = rows, columns
+    bands = np.take(table, bottom, axis=0)  # [h, 3, W + 1]
+    bands -= np.take(table, top, axis=0)
+    sums = np.take(bands, right, axis=2)  # [h, 3, w]
     sums -= np.take(bands, left, axis=2)
-    return _means(sums, (bottom - top)[:, None] * (right - left)[None, :])
+    return _means(sums, (bottom - top)[:, None, None] * (right - left)).transpose(1, 0, 2)
 
 
 def pooled_boxes(table: Sums, boxes: npt.NDArray[np.int64], side_px: int) -> npt.NDArray[np.float32]:
@@ -72,14 +103,17 @@ def pooled_boxes(table: Sums, boxes: npt.NDArray[np.int64], side_px: int) -> npt
     """
     left, right = _box_cells(boxes[:, 0], boxes[:, 2], side_px)  # [n, side]
     top, bottom = _box_cells(boxes[:, 1], boxes[:, 3], side_px)
-    row_length = table.shape[2]
-    flat = table.reshape(len(table), -1)  # [3, (H + 1) (W + 1)]
-    upper, lower = top[:, :, None] * row_length, bottom[:, :, None] * row_length  # [n, side, 1]
+    _, channels, row_length = table.shape
+    flat = table.reshape(-1)
+    upper, lower = (edge[:, :, None] * (channels * row_length) for edge in (top, bottom))  # [n, side, 1]
     left_edge, right_edge = left[:, None, :], right[:, None, :]  # [n, 1, side]
-    sums = np.take(flat, lower + right_edge, axis=1)  # [3, n, side, side]
-    sums -= np.take(flat, upper + right_edge, axis=1)
-    sums -= np.take(flat, lower + left_edge, axis=1)
-    sums += np.take(flat, upper + left_edge, axis=1)
+    sums = np.empty((channels, len(boxes), side_px, side_px), np.uint32)
+    for channel, into in enumerate(sums):
+        own = flat[channel * row_length :]
+        np.take(own, lower + right_edge, out=into, mode="clip")
+        into -= np.take(own, upper + right_edge)
+        into -= np.take(own, lower + left_edge)
+        into += np.take(own, upper + left_edge)
     return _means(sums, (bottom - top)[:, :, None] * (right - left)[:, None, :])
 
 
@@ -89,7 +123,8 @@ def _means(sums: Sums, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]
     return means
 
 
-def _cells(source_px: int, target_px: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def cells(source_px: int, target_px: int) -> Cells:
+    """First pixel, and first pixel after, of each cell of `pooled` along one axis; int64 [target_px] each."""
     index = np.arange(target_px, dtype=np.int64)
     return index * source_px // target_px, -(-(index + 1) * source_px // target_px)
 

@@ -9,12 +9,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from fv2es_pipelines.area import Sums, area_resize, pooled, pooled_boxes, summed
+from fv2es_pipelines.area import Sums, area_resize, cells, num_sums, pooled_boxes, pooled_cells, summed
 from fv2es_pipelines.boxes import Boxes, moved, pixel_bounds, squared, suppressed
 from fv2es_pipelines.constants import (
     DETECTOR_CELL_PX,
@@ -31,8 +32,12 @@ from fv2es_pipelines.errors import ModelFileMissing
 from fv2es_pipelines.picture import Picture, Rgb
 
 _LEVEL_OVERLAP, _FRAME_OVERLAP, _REFINED_OVERLAP, _FINAL_OVERLAP = 0.5, 0.7, 0.7, 0.7  # facenet-pytorch's detect_face
+_MARGIN_CELLS = 4  # windows that are missing at the end of a level, beside those of its last two pixels: see `Detector`
 _MAX_CROPS = 256
-_MAX_BATCH_PX = 4_000_000
+_MAX_TABLE_PX = 2_100_000
+"""Most pixels whose sums are held at once, 12 bytes each: four copies of 1080p at half its size, or one picture of 1080p."""
+_MAX_LEVEL_PX = 500_000
+"""Most pixels that P-Net takes at once; it needs about 200 bytes for each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +87,11 @@ class Search:
     height_px: int
     scales: tuple[float, ...]
     """Sides of the levels, relative to the full-size picture."""
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Width and height of that picture."""
+        return self.width_px, self.height_px
 
     @property
     def smallest_px(self) -> float:
@@ -152,6 +162,7 @@ class Detector:
             ModelFileMissing: one of them can't be read.
         """
         self.settings = settings or DetectorSettings()
+        self._memory = np.empty(0, np.uint32)  # for sums, kept from call to call
         self._pnet, self._rnet, self._onet = (
             _session(directory / f"{name}.onnx", threads) for name in ("pnet", "rnet", "onet")
         )
@@ -171,40 +182,46 @@ class Detector:
         for index, picture in enumerate(pictures):
             sizes.setdefault((picture.width_px, picture.height_px), []).append(index)
         for (width, height), indices in sizes.items():
+            own = [pictures[index] for index in indices]
             searches = fast_searches(width, height, settings)
-            if not searches:  # smaller than the smallest face
-                continue
-            batch = max(1, _MAX_BATCH_PX // (searches[0].width_px * searches[0].height_px))
-            for start in range(0, len(indices), batch):
-                chunk = indices[start : start + batch]
-                for index, face in zip(
-                    chunk, self._largest([pictures[index] for index in chunk], searches, settings), strict=True
-                ):
-                    found[index] = face
+            for index, face in zip(indices, self._largest(own, [[] for _ in own], searches, settings), strict=True):
+                found[index] = face
         return found
 
     def _largest(
-        self, pictures: Sequence[Picture], searches: Sequence[Search], settings: DetectorSettings
+        self,
+        pictures: Sequence[Picture],
+        proposals: Sequence["_Proposals"],
+        searches: Sequence[Search],
+        settings: DetectorSettings,
     ) -> list[Face | None]:
-        """As `largest_faces`, for pictures of one size."""
+        """As `largest_faces`, for pictures of one size, of which earlier searches have made `proposals`."""
         found: list[Face | None] = [None] * len(pictures)
         remaining = list(range(len(pictures)))
-        tables: list[Sums] = []  # of the remaining pictures, at the size of the last search
-        proposals: list[_Proposals] = [[] for _ in pictures]  # of the remaining pictures, from all searches so far
-        width, height = pictures[0].width_px, pictures[0].height_px
-        for search in searches:
-            if not tables or tables[0].shape[1:] != (search.height_px + 1, search.width_px + 1):
-                tables = [summed(pictures[index].scaled(search.width_px, search.height_px)) for index in remaining]
-            faces = self._search(tables, proposals, search, width, height)
-            for index, own in zip(remaining, faces, strict=True):
+        copies: list[_Copy] = []  # of the remaining pictures, at the size of the last search
+        for number, search in enumerate(searches):
+            most = max(1, _MAX_TABLE_PX // (search.width_px * search.height_px))
+            if len(remaining) > most:  # go on with a few at a time
+                for start in range(0, len(remaining), most):
+                    few = remaining[start : start + most]
+                    faces = self._largest(
+                        [pictures[index] for index in few],
+                        [proposals[index] for index in few],
+                        searches[number:],
+                        settings,
+                    )
+                    for index, face in zip(few, faces, strict=True):
+                        found[index] = face
+                return found
+            if not copies or copies[0].size_px != search.size_px:
+                copies = self._copies([pictures[index] for index in remaining], search)
+            faces_of = self._search(copies, [proposals[index] for index in remaining], search, pictures[0])
+            for index, own in zip(remaining, faces_of, strict=True):
                 found[index] = max(own, key=lambda face: face.area_px, default=None)
             least_px = settings.settled * search.smallest_px
-            open_ones = [
-                position for position, index in enumerate(remaining) if not _is_settled(found[index], least_px)
-            ]
-            tables = [tables[position] for position in open_ones]
-            proposals = [proposals[position] for position in open_ones]
-            remaining = [remaining[position] for position in open_ones]
+            still = [place for place, index in enumerate(remaining) if not _is_settled(found[index], least_px)]
+            copies = [copies[place] for place in still]
+            remaining = [remaining[place] for place in still]
             if not remaining:
                 break
         return found
@@ -212,19 +229,31 @@ class Detector:
     def all_faces(self, picture: Picture) -> list[Face]:
         """Every face of a picture by the plain cascade at full size, largest first: the reference for `largest_faces`."""
         search = full_search(picture.width_px, picture.height_px, self.settings)
-        table = summed(picture.scaled(search.width_px, search.height_px))
-        faces = self._search([table], [[]], search, picture.width_px, picture.height_px)[0]
+        faces = self._search(self._copies([picture], search), [[]], search, picture)[0]
         return sorted(faces, key=lambda face: -face.area_px)
 
+    def _copies(self, pictures: Sequence[Picture], search: Search) -> "list[_Copy]":
+        """The pictures at the size of a search. Copies that were made before are no longer valid."""
+        if search.width_px * search.height_px > _MAX_TABLE_PX:
+            return [_LargeCopy(picture, search) for picture in pictures]
+        size = num_sums(search.width_px, search.height_px)
+        if len(self._memory) < size * len(pictures):
+            self._memory = np.empty(size * len(pictures), np.uint32)
+        return [
+            _SummedCopy(summed(picture.scaled(*search.size_px), self._memory[number * size :]))
+            for number, picture in enumerate(pictures)
+        ]
+
     def _search(
-        self, tables: Sequence[Sums], proposals: Sequence["_Proposals"], search: Search, width: int, height: int
+        self, copies: "Sequence[_Copy]", proposals: Sequence["_Proposals"], search: Search, picture: Picture
     ) -> list[list[Face]]:
-        """Faces of each picture, whose copies at the search's size are given as summed areas; adds to `proposals`."""
-        self._propose(tables, proposals, search, width, height)
-        candidates = _merged(proposals)
-        candidates = self._refined(tables, candidates, width, height)
-        faces: list[list[Face]] = [[] for _ in tables]
-        for frame, boxes, scores in self._output(tables, candidates, width, height):
+        """Faces of each picture of the size of `picture`, given as copies of the search's size; adds to `proposals`."""
+        width, height = picture.width_px, picture.height_px
+        for scale in search.scales:
+            self._propose(copies, proposals, scale, int(width * scale + 1), int(height * scale + 1))
+        candidates = self._refined(copies, _merged(proposals), width, height)
+        faces: list[list[Face]] = [[] for _ in copies]
+        for frame, boxes, scores in self._output(copies, candidates, width, height):
             faces[frame] = [
                 Face(box=(float(x0), float(y0), float(x1), float(y1)), score=float(score))
                 for (x0, y0, x1, y1), score in zip(boxes, scores, strict=True)
@@ -232,31 +261,37 @@ class Detector:
         return faces
 
     def _propose(
-        self, tables: Sequence[Sums], proposals: Sequence["_Proposals"], search: Search, width: int, height: int
+        self, copies: "Sequence[_Copy]", proposals: Sequence["_Proposals"], scale: float, width: int, height: int
     ) -> None:
-        """Add what P-Net finds on every level of every picture."""
-        for scale in search.scales:
-            size = int(width * scale + 1), int(height * scale + 1)
-            level = np.stack([pooled(table, *size) for table in tables])  # [F, 3, h, w]
+        """Add what P-Net finds on one level of every picture. Large levels go through it in bands, which changes nothing."""
+        num_rows = -(-(height - 2) // DETECTOR_STRIDE_PX) - _MARGIN_CELLS  # of windows
+        reach = DETECTOR_CELL_PX - DETECTOR_STRIDE_PX  # by which a window goes beyond its stride
+        step = max(reach, (_MAX_LEVEL_PX // (len(copies) * width) - reach) // DETECTOR_STRIDE_PX)
+        hits: list[list[_Hits]] = [[] for _ in copies]
+        for first in range(0, num_rows, step):
+            last = min(first + step, num_rows)
+            rows = slice(first * DETECTOR_STRIDE_PX, height if last == num_rows else last * DETECTOR_STRIDE_PX + reach)
+            level = np.stack([copy.level(width, height, rows) for copy in copies])  # [F, 3, h, w]
             probability, offsets = self._pnet.run(["probability", "offsets"], {"images": _normalised(level)})
             for frame, found in enumerate(probability >= self.settings.thresholds[0]):  # found [h', w']
-                rows, columns = np.nonzero(found)
-                if not len(rows):
-                    continue
-                corner = np.stack([columns, rows], axis=1) * DETECTOR_STRIDE_PX  # [n, 2] x y
-                low = np.floor((corner + 1) / scale)
-                high = np.floor((corner + DETECTOR_CELL_PX) / scale)
-                boxes = np.concatenate([low, high], axis=1)  # [n, 4]
-                scores = probability[frame, rows, columns]
-                keep = suppressed(boxes, scores, _LEVEL_OVERLAP)
-                shifts = offsets[frame][:, rows, columns].T  # [n, 4]
-                proposals[frame].append(_Level(boxes=boxes[keep], scores=scores[keep], shifts=shifts[keep]))
+                row, column = np.nonzero(found)
+                if len(row):
+                    hits[frame].append(
+                        _Hits(
+                            corners=np.stack([column, row + first], axis=1) * DETECTOR_STRIDE_PX,
+                            scores=probability[frame, row, column],
+                            shifts=offsets[frame][:, row, column].T,
+                        )
+                    )
+        for own, all_levels in zip(hits, proposals, strict=True):
+            if own:
+                all_levels.append(_level(own, scale))
 
-    def _refined(self, tables: Sequence[Sums], candidates: "_Candidates", width: int, height: int) -> "_Candidates":
+    def _refined(self, copies: "Sequence[_Copy]", candidates: "_Candidates", width: int, height: int) -> "_Candidates":
         """R-Net on all candidates of all pictures; its boxes, squared."""
         frames, kept = [], []
         for frame, boxes, scores, shifts in self._judged(
-            self._rnet, DETECTOR_REFINE_PX, self.settings.thresholds[1], tables, candidates, width, height
+            self._rnet, DETECTOR_REFINE_PX, self.settings.thresholds[1], copies, candidates, width, height
         ):
             keep = suppressed(boxes, scores, _REFINED_OVERLAP)
             kept.append(squared(moved(boxes[keep], shifts[keep], extra_px=1)))
@@ -264,12 +299,12 @@ class Detector:
         return _Candidates.joined(frames, kept)
 
     def _output(
-        self, tables: Sequence[Sums], candidates: "_Candidates", width: int, height: int
+        self, copies: "Sequence[_Copy]", candidates: "_Candidates", width: int, height: int
     ) -> list[tuple[int, Boxes, npt.NDArray[np.float32]]]:
         """O-Net on all candidates of all pictures: per picture with faces its number, boxes and scores."""
         faces = []
         for frame, boxes, scores, shifts in self._judged(
-            self._onet, DETECTOR_OUTPUT_PX, self.settings.thresholds[2], tables, candidates, width, height
+            self._onet, DETECTOR_OUTPUT_PX, self.settings.thresholds[2], copies, candidates, width, height
         ):
             final = moved(boxes, shifts, extra_px=1)
             keep = suppressed(final, scores, _FINAL_OVERLAP, by_smaller=True)
@@ -281,7 +316,7 @@ class Detector:
         net: onnxruntime.InferenceSession,
         side_px: int,
         threshold: float,
-        tables: Sequence[Sums],
+        copies: "Sequence[_Copy]",
         candidates: "_Candidates",
         width: int,
         height: int,
@@ -292,8 +327,8 @@ class Detector:
             return []
         crops = np.concatenate(
             [
-                pooled_boxes(table, _on_copy(candidates.bounds(frame, width, height), table, width, height), side_px)
-                for frame, table in enumerate(tables)
+                copy.squares(_on_copy(candidates.bounds(frame, width, height), copy.size_px, width, height), side_px)
+                for frame, copy in enumerate(copies)
             ],
             axis=1,
         ).swapaxes(0, 1)  # [n, 3, side, side], pictures in order as in `candidates`
@@ -305,9 +340,71 @@ class Detector:
         passed = scores > threshold
         return [
             (frame, candidates.boxes[rows], scores[rows], shifts[rows])
-            for frame in range(len(tables))
+            for frame in range(len(copies))
             if len(rows := np.flatnonzero(passed & (candidates.frames == frame)))
         ]
+
+
+class _Copy(Protocol):
+    """A picture at the size of a search."""
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Width and height."""
+
+    def level(self, width_px: int, height_px: int, rows: slice) -> npt.NDArray[np.float32]:
+        """Some rows of the copy pooled to a size: float32 [3, rows, width_px]."""
+
+    def squares(self, boxes: npt.NDArray[np.int64], side_px: int) -> npt.NDArray[np.float32]:
+        """As `pooled_boxes`."""
+
+
+class _SummedCopy:
+    """A small copy: the sums of all its pixels."""
+
+    def __init__(self, table: Sums) -> None:
+        self._table = table
+        self.size_px = table.shape[2] - 1, table.shape[0] - 1
+
+    def level(self, width_px: int, height_px: int, rows: slice) -> npt.NDArray[np.float32]:
+        top, bottom = cells(self.size_px[1], height_px)
+        return pooled_cells(self._table, rows=(top[rows], bottom[rows]), columns=cells(self.size_px[0], width_px))
+
+    def squares(self, boxes: npt.NDArray[np.int64], side_px: int) -> npt.NDArray[np.float32]:
+        return pooled_boxes(self._table, boxes, side_px)
+
+
+class _LargeCopy:
+    """A copy whose sums would fill too much memory: they are made for the part that is asked for, each time anew."""
+
+    def __init__(self, picture: Picture, search: Search) -> None:
+        self.size_px = search.size_px
+        whole = (picture.width_px, picture.height_px) == self.size_px
+        self._picture = picture if whole else ArrayPicture(picture.scaled(*self.size_px))
+
+    def level(self, width_px: int, height_px: int, rows: slice) -> npt.NDArray[np.float32]:
+        width, height = self.size_px
+        top, bottom = (edge[rows] for edge in cells(height, height_px))
+        first, last = int(top[0]), int(bottom[-1])
+        table = summed(self._picture.region(0, first, width, last))
+        return pooled_cells(table, rows=(top - first, bottom - first), columns=cells(width, width_px))
+
+    def squares(self, boxes: npt.NDArray[np.int64], side_px: int) -> npt.NDArray[np.float32]:
+        result = np.empty((3, len(boxes), side_px, side_px), np.float32)
+        for number, (x0, y0, x1, y1) in enumerate(boxes.tolist()):
+            table = summed(self._picture.region(x0, y0, x1, y1))
+            result[:, number] = pooled_boxes(table, np.array([[0, 0, x1 - x0, y1 - y0]]), side_px)[:, 0]
+        return result
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Hits:
+    """Windows of P-Net that may hold a face, on a band of a level."""
+
+    corners: npt.NDArray[np.int64]
+    """[n, 2], x y in pixels of the level."""
+    scores: npt.NDArray[np.float32]
+    shifts: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -320,6 +417,18 @@ class _Level:
 
 
 _Proposals = list[_Level]
+
+
+def _level(bands: Sequence[_Hits], scale: float) -> _Level:
+    """What is left of a level's hits when those that overlap better ones are gone."""
+    corners = np.concatenate([band.corners for band in bands])
+    scores = np.concatenate([band.scores for band in bands])
+    low = np.floor((corners + 1) / scale)
+    high = np.floor((corners + DETECTOR_CELL_PX) / scale)
+    boxes = np.concatenate([low, high], axis=1)  # [n, 4]
+    keep = suppressed(boxes, scores, _LEVEL_OVERLAP)
+    shifts = np.concatenate([band.shifts for band in bands])
+    return _Level(boxes=boxes[keep], scores=scores[keep], shifts=shifts[keep])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -363,13 +472,12 @@ def _is_settled(face: Face | None, least_px: float) -> bool:
     return face is not None and face.area_px >= least_px**2
 
 
-def _on_copy(bounds: npt.NDArray[np.int64], table: Sums, width: int, height: int) -> npt.NDArray[np.int64]:
+def _on_copy(bounds: npt.NDArray[np.int64], size_px: tuple[int, int], width: int, height: int) -> npt.NDArray[np.int64]:
     """Bounds in pixels of the full-size picture, moved to its copy and never empty."""
-    copy_height, copy_width = table.shape[1] - 1, table.shape[2] - 1
-    if (copy_width, copy_height) == (width, height):
+    if size_px == (width, height):
         return bounds
-    scale = np.array([copy_width / width, copy_height / height])
-    low = np.minimum(np.rint(bounds[:, :2] * scale), (copy_width - 1, copy_height - 1))
+    scale = np.array(size_px) / (width, height)
+    low = np.minimum(np.rint(bounds[:, :2] * scale), np.array(size_px) - 1)
     high = np.maximum(np.rint(bounds[:, 2:] * scale), low + 1)
     moved_bounds: npt.NDArray[np.int64] = np.concatenate([low, high], axis=1).astype(np.int64)
     return moved_bounds

@@ -6,9 +6,11 @@ import sys
 import numpy as np
 import onnxruntime
 import pytest
+import torch
+from torch.nn import functional
 
 from fv2es_builders.assets import detector_weights
-from fv2es_builders.detector import NETS, onnx_from_detector
+from fv2es_builders.detector import NETS, DetectorNet, onnx_from_detector
 from fv2es_builders.errors import AssetError
 
 
@@ -44,6 +46,28 @@ def test_refining_shapes(run, name, side, batch):
     probability, offsets = run(name, np.zeros((batch, 3, side, side)))
     assert probability.shape == (batch,)
     assert offsets.shape == (batch, 4)
+
+
+def plain_features(name, images):
+    """Convolution, PReLU and pooling one after the other, as the paper has them."""
+    weights = [torch.from_numpy(np.array(array)) for array in detector_weights(name)]
+    x = torch.from_numpy(images)
+    for pool_px in NETS[name].pools:
+        kernel, bias, slopes, *weights = weights
+        x = functional.prelu(functional.conv2d(x, kernel.permute(3, 2, 0, 1), bias), slopes.reshape(-1))
+        if pool_px:
+            x = functional.max_pool2d(x, pool_px, stride=2, ceil_mode=True)
+    return x
+
+
+@pytest.mark.parametrize(("name", "height", "width"), [("pnet", 61, 50), ("rnet", 24, 24), ("onet", 48, 48)])
+def test_pooling_before_the_curve_changes_nothing(name, height, width):
+    """Slopes of both signs are among the weights, so both ways round the pooling are taken."""
+    images = np.random.default_rng(0).uniform(-1, 1, (3, 3, height, width)).astype(np.float32)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            DetectorNet(name).features(torch.from_numpy(images)), plain_features(name, images), rtol=1e-5, atol=1e-5
+        )
 
 
 def test_onet_knows_a_face(run, golden):

@@ -50,5 +50,5 @@ def test_pooling_of_boxes():
 
 def test_sums_that_wrap_do_no_harm():
     table = summed(np.full((4200, 4100, 3), 255, np.uint8))  # 255 * 4200 * 4100 exceeds 32 bits
-    assert table[0, -1, -1] != 255 * 4200 * 4100
+    assert table[-1, 0, -1] != 255 * 4200 * 4100
     assert (pooled_boxes(table, np.array([[4000, 4100, 4100, 4200]]), 24) == 255).all()
