@@ -9,8 +9,8 @@ import numpy.typing as npt
 Sums = npt.NDArray[np.uint32]
 Cells = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
-_BAND_ROWS = 8
-"""Rows of the result of `area_resize` that are made at once: fewer cost more calls, more multiply more by zero."""
+_BAND_ROWS = 2
+"""Rows of the result of `area_resize` that are made at once: more of them multiply more by zero, and BLAS would start threads for them."""
 
 
 @lru_cache(maxsize=256)

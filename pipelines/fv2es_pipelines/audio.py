@@ -1,6 +1,7 @@
 """The sound of a clip's utterances: 16 kHz mono, placed by timestamps."""
 
 import math
+from bisect import insort
 from dataclasses import dataclass, field
 
 import av
@@ -34,7 +35,7 @@ class Sound:
 
 @dataclass(kw_only=True, slots=True)
 class _Run:
-    """Sound without a gap, resampled. `offsets_s` are the starts of the run as each frame's timestamp claims."""
+    """Sound without a gap, resampled. `offsets_s` are the starts of the run as each frame's timestamp claims, ascending."""
 
     rate_hz: int
     shape: tuple[str, str, int]
@@ -44,10 +45,10 @@ class _Run:
     parts: list[Wave] = field(default_factory=list)
 
     def next_s(self) -> float:
-        return float(np.median(self.offsets_s)) + self.num_source / self.rate_hz
+        return self._start_s() + self.num_source / self.rate_hz
 
     def add(self, frame: AudioFrame, pts_s: float) -> None:
-        self.offsets_s.append(pts_s - self.num_source / self.rate_hz)
+        insort(self.offsets_s, pts_s - self.num_source / self.rate_hz)
         self.num_source += frame.samples
         frame.pts = None  # the run's place is known; the resampler must not stretch towards timestamps
         self._take(self.resampler.resample(frame))
@@ -55,8 +56,12 @@ class _Run:
     def finished(self) -> "_Placed":
         self._take(self.resampler.resample(None))
         wave = np.concatenate(self.parts) if self.parts else np.zeros(0, np.float32)
-        # Rounded timestamps scatter round the truth: the median is nearer to it than the first one.
-        return _Placed(start_s=float(np.median(self.offsets_s)), wave=wave)
+        return _Placed(start_s=self._start_s(), wave=wave)
+
+    def _start_s(self) -> float:
+        """The median: rounded timestamps scatter round the truth, and it is nearer to it than the first one."""
+        middle = len(self.offsets_s) // 2
+        return (self.offsets_s[middle] + self.offsets_s[~middle]) / 2
 
     def _take(self, frames: list[AudioFrame]) -> None:
         self.parts += [frame.to_ndarray()[0].astype(np.float32, copy=False) for frame in frames]

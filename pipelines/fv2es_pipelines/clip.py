@@ -180,12 +180,13 @@ def _check_codec(stream: VideoStream | AudioStream, *, kind: str, allowed: froze
 
 
 @contextmanager
-def open_clip(data: ClipBytes, *, limits: MediaLimits | None = None) -> Iterator[OpenClip]:
+def open_clip(data: ClipBytes, *, limits: MediaLimits | None = None, pictures: bool = True) -> Iterator[OpenClip]:
     """Open an encoded clip. The bytes are read where they lie and must stay unchanged until the clip is closed.
 
     Args:
         data: a whole media file; an array must be uint8 and contiguous.
         limits: bounds; None for the defaults.
+        pictures: False: only the sound is wanted, and no picture is decoded to learn the pictures' format.
 
     Raises:
         NotMedia: the bytes are empty or no media of an allowed container.
@@ -198,6 +199,8 @@ def open_clip(data: ClipBytes, *, limits: MediaLimits | None = None) -> Iterator
     if not len(view):
         raise NotMedia(num_bytes=0, reason="empty")
     options = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "none"}
+    if not pictures:
+        options["skip_frame"] = "all"
     try:
         container = av.open(_BytesReader(view), mode="r", options=options, metadata_errors="replace")
     except av.FFmpegError as error:

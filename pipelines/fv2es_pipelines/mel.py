@@ -174,7 +174,7 @@ class MelPipeline:
             PipelineError: the clip or the utterances can't be used; the class says how.
         """
         utterances = checked_utterances(utterances_s, self._limits)
-        with open_clip(clip, limits=self._limits) as opened:
+        with open_clip(clip, limits=self._limits, pictures=False) as opened:
             sound = read_sound(opened, utterances)
         return piece_batch(self._graph, sound.waves, audio_errors=sound.audio_errors)
 

@@ -55,7 +55,7 @@ def read_stretches(clip: ClipBytes, utterances_s: npt.ArrayLike, *, limits: Medi
     """
     limits = limits or MediaLimits()
     utterances = checked_utterances(utterances_s, limits)
-    with open_clip(clip, limits=limits) as opened:
+    with open_clip(clip, limits=limits, pictures=False) as opened:
         sound = read_sound(opened, utterances)
     return stretch_batch(sound.waves, audio_errors=sound.audio_errors)
 

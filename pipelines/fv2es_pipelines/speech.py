@@ -367,7 +367,7 @@ class SpeechPipeline:
         start_s = float(span[0, 0])
         if self._recogniser is None:
             return Heard(note=self.note).to_arrays(start_s)
-        with open_clip(clip, limits=self._limits) as opened:
+        with open_clip(clip, limits=self._limits, pictures=False) as opened:
             sound = read_sound(opened, span)
         wave = sound.waves[0]
         if wave is None:

@@ -19,7 +19,7 @@ from fv2es_pipelines.sampling import PictureChooser
 
 _SKIPPING_CODECS = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"})
 """Decoders that can be told, packet by packet, to leave out pictures that no other refers to. Some read it once only."""
-_MIN_SKIPPED_PACKETS = 16  # restarting a decoder costs about as much as decoding a few pictures
+_MIN_SKIPPED_PACKETS = 4  # restarting a decoder costs about as much as decoding a few pictures
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -228,6 +228,9 @@ def test_packets_that_nobody_needs_are_not_decoded(tmp_path, ending):
     skipped, _, shown = plan_counts(predicted, [1.2])
     assert shown == 1
     assert skipped >= 25  # the group before, and what follows
+    skipped, _, shown = plan_counts(predicted, [0.1, 0.4, 1.1, 1.4])
+    assert shown == 4
+    assert skipped >= 20  # 14 pictures of each group come after its last wanted one, some of them are decoded before it
 
 
 def plan_counts(path, times_s):
