@@ -1,5 +1,6 @@
 """Neural nets on ONNX Runtime: the engines of the `cpu` profile."""
 
+import ctypes
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,15 @@ def exact_int8(options: onnxruntime.SessionOptions, processor: Path = Path("/pro
         options.add_session_config_entry("session.x64quantprecision", "1")
 
 
+def trim_heap() -> bool:
+    """Give the kernel back what the C library keeps of freed memory; false where the C library knows no such call."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone
+    if trim is None:
+        return False
+    trim(ctypes.c_size_t(0))
+    return True
+
+
 class MissingWeights(PipelineError):
     """A model's folder holds no weights, or other weights than the model needs."""
 
@@ -75,6 +85,7 @@ class Engine:
         exact_int8(options)
         options.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        trim_heap()  # loading frees weights that were packed for products, and more
         self.inputs = {each.name: each for each in self.session.get_inputs()}
         self.output_names = [each.name for each in self.session.get_outputs()]
         self._threads = ThreadPoolExecutor(self.num_threads)

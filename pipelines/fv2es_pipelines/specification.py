@@ -311,7 +311,7 @@ MODELS: tuple[Model, ...] = (
         inputs=(PIECES,),
         outputs=(ACOUSTIC,),
         max_batch_size=MAX_ROWS,
-        parameters={"rows_per_run": "8"},
+        parameters={"rows_per_run": "4"},
     ),
     Model(
         name="tokenizer",

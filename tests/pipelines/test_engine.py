@@ -1,5 +1,7 @@
 """Nets on ONNX Runtime."""
 
+from pathlib import Path
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -7,7 +9,7 @@ from onnx import TensorProto, helper
 
 from fv2es_builders.golden import load_golden
 from fv2es_pipelines.adapter import ModelFolder
-from fv2es_pipelines.engine import Engine, exact_int8, load_engine
+from fv2es_pipelines.engine import Engine, exact_int8, load_engine, trim_heap
 from fv2es_pipelines.rows import distinct_rows, row_lengths, shares
 from fv2es_pipelines.specification import model
 from fv2es_pipelines.tokens import Tokenizer
@@ -72,6 +74,21 @@ def test_served_as_plainly(repository, name):
     assert [len(each) for each in found] == [cut, len(expected) - cut]
     assert np.abs(np.concatenate(found) - expected).max() <= 1e-5
     assert np.ptp(expected, axis=0).max() > 0.1  # the order of rows shows
+
+
+def resident_mb():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+
+
+def test_freed_memory_goes_back():
+    """Small blocks that were freed stay with the C library until it is told."""
+    blocks = [bytes(50_000) for _ in range(2_000)]  # below the size that is mapped by itself
+    kept, full = blocks[-1], resident_mb()
+    del blocks
+    assert trim_heap()
+    assert full - resident_mb() > 50
+    assert not any(kept)
 
 
 @pytest.fixture
