@@ -311,7 +311,7 @@ MODELS: tuple[Model, ...] = (
         inputs=(PIECES,),
         outputs=(ACOUSTIC,),
         max_batch_size=MAX_ROWS,
-        parameters={"rows_per_run": "8"},
+        parameters={"rows_per_run": "4"},
     ),
     Model(
         name="tokenizer",
@@ -327,7 +327,7 @@ MODELS: tuple[Model, ...] = (
         inputs=(INPUT_IDS, ATTENTION_MASK),
         outputs=(TEXT,),
         max_batch_size=MAX_ROWS,
-        parameters={"rows_per_run": "32"},
+        parameters={"rows_per_run": "8", "mask_input": "ATTENTION_MASK"},
     ),
     Model(
         name="fusion",
