@@ -108,12 +108,12 @@ def _length_s(spans: Iterable[Span]) -> float:
 
 
 def _in_order(stretch: Stretch) -> Stretch:
-    """The stretch with words whose times neither go back nor begin before it."""
+    """The stretch with words whose times neither go back nor leave it."""
     words: list[Word] = []
     start_s = end_s = stretch.start_s
     for each in stretch.words:
-        start_s = max(each.start_s, start_s)
-        end_s = max(each.end_s, end_s, start_s)
+        start_s = min(max(each.start_s, start_s), stretch.end_s)
+        end_s = min(max(each.end_s, end_s, start_s), stretch.end_s)
         words.append(replace(each, start_s=start_s, end_s=end_s))
     return replace(stretch, words=tuple(words), speech_s=merged(stretch.speech_s))
 
