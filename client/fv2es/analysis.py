@@ -154,6 +154,11 @@ class Analysis:
                 return Request(lane=scoring, clip=clip)
         return None
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is an utterance already."""
+        return self._scoring.first_answer_s is not None
+
     def remainder(self) -> list[Item]:
         """What is left when all answers are in."""
         return self._scoring.remainder()

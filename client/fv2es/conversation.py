@@ -159,12 +159,16 @@ class Conversation(Generic[P]):
             await self._transport.drop(_pending(flight))
 
     async def _next_request(self, analysis: Analysis, flight: Flight[P]) -> Request | None:
-        """What to send now. Sound takes up half of what may be under way, so that clips find room."""
-        most = self._rules.client.max_in_flight
-        if len(_pending(flight)) >= most:
+        """What to send now.
+
+        Sound takes up half of what may be under way, so that clips find room; until a first utterance is there, it is sent only where
+        nothing else is under way.
+        """
+        most, under_way = self._rules.client.max_in_flight, len(_pending(flight))
+        if under_way >= most:
             return None
         num_listening = sum(len(flight[lane]) for lane in analysis.lanes[1:])
-        may_listen = num_listening < max(most // 2, 1)
+        may_listen = num_listening < max(most // 2, 1) if analysis.has_begun else not under_way
         return await self._transport.call(lambda: analysis.next_request(may_listen=may_listen))
 
     async def _settle(self, sent: _Sent[P], flight: Flight[P]) -> list[Item]:
