@@ -3,12 +3,16 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from fv2es import Client
 from fv2es.planning import Plan, outline
 from fv2es.result import UtteranceSource
 from fv2es.speech import SPEECH_MODEL
 from fv2es.utterances import Utterance
 from fv2es.words import Word
+from fv2es_pipelines.audio import read_sound
+from fv2es_pipelines.clip import open_clip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,3 +44,10 @@ def listen(client: Client, film: Path, **rule: object) -> Listening:
     utterances = tuple(planned.utterances())
     assert None not in utterances
     return Listening(words=tuple(words), utterances=utterances, notes=planned.notes, source=planned.utterance_source)
+
+
+def decoded(film: Path, end_s: float) -> np.ndarray:
+    """The first seconds of a film's sound, float32 [T] at 16 kHz."""
+    with open_clip(film.read_bytes()) as clip:
+        (wave,) = read_sound(clip, np.array([[0.0, end_s]])).waves
+    return wave

@@ -17,7 +17,7 @@ from fv2es import AsyncClient, Client, EmbeddedServer, SpeechRule
 from fv2es.cutting import Clip
 from fv2es.source import probe
 from fv2es.speech import Recognition, decode_speech
-from listening import listen
+from listening import decoded, listen
 from nasty_media import sound_only
 from speech_sounds import ASTRONAUT, KATIE_HILL, RATE_HZ, bare, sound, word_errors, wordless
 
@@ -87,15 +87,6 @@ def test_long_sound_in_overlapping_stretches(client: Client, shared_media: Path,
     starts = [each.start_s for each in heard.words]
     assert starts == sorted(starts)
     assert heard.words[-1].end_s == pytest.approx(60 + 18.9, abs=0.4)
-
-
-def decoded(film: Path, end_s: float) -> np.ndarray:
-    from fv2es_pipelines.audio import read_sound
-    from fv2es_pipelines.clip import open_clip
-
-    with open_clip(film.read_bytes()) as clip:
-        (wave,) = read_sound(clip, np.array([[0.0, end_s]])).waves
-    return wave
 
 
 @pytest.mark.parametrize("name", ["silence", "white noise", "chord", "tune"])
