@@ -32,7 +32,7 @@ from fv2es_pipelines.picture import Picture, Rgb
 
 _LEVEL_OVERLAP, _FRAME_OVERLAP, _REFINED_OVERLAP, _FINAL_OVERLAP = 0.5, 0.7, 0.7, 0.7  # facenet-pytorch's detect_face
 _MAX_CROPS = 256
-_MAX_BATCH_PX = 4_000_000
+_MAX_BATCH_PX = 2_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +87,11 @@ class Search:
     def smallest_px(self) -> float:
         """Side of the smallest face looked for, in pixels of the full-size picture."""
         return DETECTOR_CELL_PX / max(self.scales)
+
+    @property
+    def num_px(self) -> int:
+        """Pixels of the picture that it is made on."""
+        return self.width_px * self.height_px
 
 
 def full_search(width_px: int, height_px: int, settings: DetectorSettings) -> Search:
@@ -174,29 +179,40 @@ class Detector:
             searches = fast_searches(width, height, settings)
             if not searches:  # smaller than the smallest face
                 continue
-            batch = max(1, _MAX_BATCH_PX // (searches[0].width_px * searches[0].height_px))
+            batch = max(1, _MAX_BATCH_PX // searches[0].num_px)
             for start in range(0, len(indices), batch):
                 chunk = indices[start : start + batch]
-                for index, face in zip(
-                    chunk, self._largest([pictures[index] for index in chunk], searches, settings), strict=True
-                ):
+                faces = self._largest([pictures[index] for index in chunk], searches, settings, [[] for _ in chunk])
+                for index, face in zip(chunk, faces, strict=True):
                     found[index] = face
         return found
 
     def _largest(
-        self, pictures: Sequence[Picture], searches: Sequence[Search], settings: DetectorSettings
+        self,
+        pictures: Sequence[Picture],
+        searches: Sequence[Search],
+        settings: DetectorSettings,
+        proposals: list["_Proposals"],
     ) -> list[Face | None]:
-        """As `largest_faces`, for pictures of one size."""
+        """As `largest_faces`, for pictures of one size and with what earlier searches proposed for each of them."""
         found: list[Face | None] = [None] * len(pictures)
         remaining = list(range(len(pictures)))
         tables: list[Sums] = []  # of the remaining pictures, at the size of the last search
-        proposals: list[_Proposals] = [[] for _ in pictures]  # of the remaining pictures, from all searches so far
         width, height = pictures[0].width_px, pictures[0].height_px
-        for search in searches:
+        for number, search in enumerate(searches):
             if not tables or tables[0].shape[1:] != (search.height_px + 1, search.width_px + 1):
+                tables = []
+                batch = max(1, _MAX_BATCH_PX // search.num_px)
+                if len(remaining) > batch:  # copies are larger now: fewer of them at once
+                    for start in range(0, len(remaining), batch):
+                        part = remaining[start : start + batch]
+                        own_proposals = proposals[start : start + batch]
+                        faces = self._largest([pictures[at] for at in part], searches[number:], settings, own_proposals)
+                        for index, face in zip(part, faces, strict=True):
+                            found[index] = face
+                    break
                 tables = [summed(pictures[index].scaled(search.width_px, search.height_px)) for index in remaining]
-            faces = self._search(tables, proposals, search, width, height)
-            for index, own in zip(remaining, faces, strict=True):
+            for index, own in zip(remaining, self._search(tables, proposals, search, width, height), strict=True):
                 found[index] = max(own, key=lambda face: face.area_px, default=None)
             least_px = settings.settled * search.smallest_px
             open_ones = [
@@ -388,4 +404,5 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.enable_mem_pattern = False  # levels have many shapes, and a plan of memory would be kept for each
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
