@@ -20,6 +20,8 @@ from fv2es.errors import (
 MODEL = "emotion"
 MANIFEST_MODEL = "manifest"
 FUSION_MODEL = "fusion"
+CONNECT_TIMEOUT_S = 10.0
+"""For the small questions: which model, is it alive."""
 FUSION_INPUTS = {
     "VISUAL": "FP32",
     "FACE_INDEX": "INT64",
