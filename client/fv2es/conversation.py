@@ -139,7 +139,7 @@ class Conversation(Generic[P]):
     async def run(
         self, analysis: Analysis, on_progress: Callable[[Progress], None] | None
     ) -> AsyncGenerator[Item, None]:
-        """Keep up to `max_in_flight` clips under way; settle those of a lane in order."""
+        """Keep as many clips under way as `ClientRule` admits; settle those of a lane in order."""
         flight: Flight[P] = {lane: deque() for lane in analysis.lanes}
         try:
             while True:
@@ -161,7 +161,7 @@ class Conversation(Generic[P]):
     async def _next_request(self, analysis: Analysis, flight: Flight[P]) -> Request | None:
         """What to send now. Sound takes up half of what may be under way, so that clips find room."""
         most = self._rules.client.max_in_flight
-        if len(_pending(flight)) >= most:
+        if not self._rules.client.admits([each.request.clip for sent in flight.values() for each in sent]):
             return None
         num_listening = sum(len(flight[lane]) for lane in analysis.lanes[1:])
         may_listen = num_listening < max(most // 2, 1)
