@@ -33,7 +33,7 @@ class ClientRule:
 
     max_in_flight: int = 4
     """Most clips that are sent and not yet answered; >= 1."""
-    max_in_flight_bytes: int = 64_000_000
+    max_in_flight_bytes: int = 32_000_000
     """No further clip is cut while those under way hold this much or more; > 0. With the size of one clip it bounds the client's memory:
     each byte under way is held about three times (clip, request, gRPC)."""
     max_in_flight_s: float = 300.0
