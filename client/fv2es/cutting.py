@@ -348,15 +348,15 @@ class _Cutter:
     def _clip(self, writer: ClipWriter) -> Clip | None:
         held: list[Utterance] = []
         utterances = self._utterances[self._first : self._last]
-        has_media = [self._window.has_media(each.start_s, each.end_s) for each in utterances]
         stills: KeptStills | None = None
         must_decode = self._must_decode(utterances[0].start_s)
         if must_decode:
             stills = self._stills(utterances)
         else:
             self._end_decoding()
-        for utterance, has_some in zip(utterances, has_media, strict=True):
-            if has_some:
+        has_media = self._window.has_sound if must_decode and stills is None else self._window.has_media
+        for utterance in utterances:
+            if has_media(utterance.start_s, utterance.end_s) or stills is not None:
                 held.append(utterance)
             else:
                 self._report.losses += (LostStretch(utterance=utterance, reason=self._reason(utterance)),)
@@ -389,6 +389,8 @@ class _Cutter:
             return self._read.failure
         if self._is_done and self._window.end_s <= utterance.start_s:
             return f"the file's data end at {max(self._window.end_s, 0.0):.2f} s"
+        if self._unkept_s and self._unkept_s[-1][0] <= utterance.start_s < self._unkept_s[-1][1]:
+            return "no key picture is near, its pictures could not be kept without loss, and it has no sound"
         return "the file holds neither pictures nor sound for this time"
 
     def _note_shortfall(self) -> None:

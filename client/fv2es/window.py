@@ -107,11 +107,17 @@ class PacketWindow:
 
     def has_media(self, start_s: float, end_s: float) -> bool:
         """Whether anything is to be seen or heard within [start_s, end_s)."""
-        return any(
+        return self.has_sound(start_s, end_s) or any(
             coded.start_s < end_s
             and (coded.start_s >= start_s or min(coded.start_s + PICTURE_STAYS_S, self.end_s) > start_s)
             for coded in self._video
-        ) or any(coded.start_s < end_s and (coded.start_s >= start_s or coded.end_s > start_s) for coded in self._audio)
+        )
+
+    def has_sound(self, start_s: float, end_s: float) -> bool:
+        """Whether anything is to be heard within [start_s, end_s)."""
+        return any(
+            coded.start_s < end_s and (coded.start_s >= start_s or coded.end_s > start_s) for coded in self._audio
+        )
 
     def notes(self, limit_bytes: int) -> tuple[str, ...]:
         """One sentence for each stretch of pictures that was given up."""
