@@ -2,10 +2,11 @@
 
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from fv2es.cutting import ClipRule
+from fv2es.cutting import Clip, ClipRule
 from fv2es.errors import (
     ClipRejected,
     DeadlineExceeded,
@@ -31,7 +32,12 @@ class ClientRule:
     """How a client treats a server."""
 
     max_in_flight: int = 4
-    """Most clips that are sent and not yet answered; >= 1. Bounds the client's memory."""
+    """Most clips that are sent and not yet answered; >= 1."""
+    max_in_flight_bytes: int = 32_000_000
+    """No further clip is cut while those under way hold this much or more; > 0. With the size of one clip it bounds the client's memory:
+    each byte under way is held about three times (clip, request, gRPC)."""
+    max_in_flight_s: float = 300.0
+    """The same for the length of their utterances: what a server would lose with a crash; > 0."""
     timeout_s: float = 300.0
     """Deadline of one clip from its sending to its answer, waiting in queues included; > 0."""
     recovery_s: float = 60.0
@@ -43,8 +49,17 @@ class ClientRule:
         for name, least in (("max_in_flight", 1), ("recovery_s", 0), ("max_crashes", 1)):
             if not getattr(self, name) >= least:
                 raise UsageError(f"{name}={getattr(self, name)} must be at least {least}")
-        if not self.timeout_s > 0:
-            raise UsageError(f"timeout_s={self.timeout_s:g} must be above 0 s")
+        for name in ("timeout_s", "max_in_flight_bytes", "max_in_flight_s"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name}={getattr(self, name):g} must be above 0")
+
+    def admits(self, under_way: Sequence[Clip]) -> bool:
+        """Whether one more clip may be cut and sent beside those that are under way."""
+        return (
+            len(under_way) < self.max_in_flight
+            and sum(len(each.data) for each in under_way) < self.max_in_flight_bytes
+            and sum(each.end_s - each.start_s for each in under_way) < self.max_in_flight_s
+        )
 
 
 class Verdict(Enum):

@@ -139,7 +139,7 @@ class Conversation(Generic[P]):
     async def run(
         self, analysis: Analysis, on_progress: Callable[[Progress], None] | None
     ) -> AsyncGenerator[Item, None]:
-        """Keep up to `max_in_flight` clips under way; settle those of a lane in order."""
+        """Keep as many clips under way as `ClientRule` admits; settle those of a lane in order."""
         flight: Flight[P] = {lane: deque() for lane in analysis.lanes}
         try:
             while True:
@@ -164,8 +164,8 @@ class Conversation(Generic[P]):
         Sound takes up half of what may be under way, so that clips find room; until a first utterance is there, it is sent only where
         nothing else is under way.
         """
-        most, under_way = self._rules.client.max_in_flight, len(_pending(flight))
-        if under_way >= most:
+        most, under_way = self._rules.client.max_in_flight, _pending(flight)
+        if not self._rules.client.admits([each.request.clip for sent in flight.values() for each in sent]):
             return None
         num_listening = sum(len(flight[lane]) for lane in analysis.lanes[1:])
         may_listen = num_listening < max(most // 2, 1) if analysis.has_begun else not under_way

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import overload
 
-from fv2es.demux import ReadReport, choose_streams, open_media, read_packets
+from fv2es.demux import ChosenStreams, ReadReport, choose_streams, open_media, read_packets
 from fv2es.errors import UsageError
 from fv2es.remux import ClipWriter
 from fv2es.source import SourceInfo
+from fv2es.stills import MOST_REORDERED, PICTURE_STEP_S, Decoding, KeptStills, kept, looked_at
 from fv2es.utterances import Utterance
 from fv2es.window import PacketWindow
 
@@ -29,10 +30,16 @@ class ClipRule:
     first answer comes soon; > 0."""
     max_length_s: float = 120.0
     """A clip grows up to this where the next one would have to begin at the same key picture; >= target_length_s."""
+    max_lead_s: float = 30.0
+    """Most pictures, in seconds, that a clip holds for the sake of its first one. Where the key picture lies further back, the stretch is
+    decoded by the client, see `fv2es.stills`; >= 0."""
     target_bytes: int = 16_000_000
     """A clip takes on no further utterance that would make it larger than this; > 0."""
+    max_bytes: int = 64_000_000
+    """The same bound as max_length_s in bytes, and as max_lead_s; >= target_bytes."""
     limit_bytes: int = 256_000_000
-    """Most bytes from one key picture to the end of an utterance; beyond, pictures are left out and named."""
+    """Most bytes of pictures that are held for one utterance; beyond, they are left out and named; >= max_bytes. The server's own limit on
+    a clip is 268 MB."""
     pre_roll_s: float = 0.25
     """Sound before the first utterance, so that decoders which build on earlier packets are settled; >= 0."""
     post_roll_s: float = 0.1
@@ -47,8 +54,13 @@ class ClipRule:
             )
         if not self.first_length_s > 0:
             raise UsageError(f"first_length_s={self.first_length_s:g} s must be above 0")
-        if not 0 < self.target_bytes <= self.limit_bytes:
-            raise UsageError(f"target_bytes={self.target_bytes} must lie in (0, limit_bytes={self.limit_bytes}]")
+        if not 0 < self.target_bytes <= self.max_bytes <= self.limit_bytes:
+            raise UsageError(
+                f"target_bytes={self.target_bytes}, max_bytes={self.max_bytes} and limit_bytes={self.limit_bytes} must satisfy "
+                "0 < target_bytes <= max_bytes <= limit_bytes"
+            )
+        if not self.max_lead_s >= 0:
+            raise UsageError(f"max_lead_s={self.max_lead_s:g} s must be at least 0")
         if not (self.pre_roll_s >= 0 and self.post_roll_s >= 0):
             raise UsageError(
                 f"pre_roll_s={self.pre_roll_s:g} s and post_roll_s={self.post_roll_s:g} s must be at least 0"
@@ -172,6 +184,14 @@ class _Cutter:
         self._is_done = False
         self._delivered_s = -math.inf
         self._num_late = 0
+        self._chosen: ChosenStreams
+        self._decoding: Decoding | None = None
+        """Where the key picture lies too far back for copying."""
+        self._still_bytes = 0
+        """Of one picture that was kept without loss, on average."""
+        self._decoded_s: list[tuple[float, float]] = []
+        self._unkept_s: list[tuple[float, float]] = []
+        self._num_misses = 0
 
     def clips(self, *, sound_only: bool = False) -> Iterator[Clip | None]:
         name = str(self._info.path)
@@ -179,6 +199,7 @@ class _Cutter:
             chosen = choose_streams(container, name)
             if sound_only:
                 chosen = replace(chosen, video=None)
+            self._chosen = chosen
             writer = ClipWriter(name, container.format.name, chosen)
             self._clock_s = {"video" if stream.type == "video" else "audio": -math.inf for stream in chosen.all()}
             yield from self._await(0)
@@ -190,6 +211,7 @@ class _Cutter:
                     self._window.add(coded)
                     if self._window.num_video_bytes > self._rule.limit_bytes:
                         self._window.drop_pictures()
+                        self._end_decoding()
                     yield from self._closed(writer)
                     if self._are_all_known and self._first == len(self._utterances):
                         break
@@ -204,7 +226,8 @@ class _Cutter:
                 f"{self._num_late} packets lie more than {self._rule.interleave_s:g} s behind the other stream in the "
                 "file and came too late for their clip; raise interleave_s",
             )
-        self._report.notes += (*self._read.notes(), *self._window.notes(self._rule.limit_bytes))
+        self._end_decoding()
+        self._report.notes += (*self._read.notes(), *self._window.notes(self._rule.limit_bytes), *self._still_notes())
 
     def _await(self, index: int) -> Iterator[None]:
         """Comes to its end when the utterance of this index is known, or that there is none; until then gives None."""
@@ -239,7 +262,13 @@ class _Cutter:
             return True
         needs_s = {"video": utterance.end_s, "audio": utterance.end_s + self._rule.post_roll_s}
         lead_s = max(self._clock_s.values()) - self._rule.interleave_s
-        return all(clock_s >= needs_s[kind] or lead_s >= needs_s[kind] for kind, clock_s in self._clock_s.items())
+        if not all(clock_s >= needs_s[kind] or lead_s >= needs_s[kind] for kind, clock_s in self._clock_s.items()):
+            return False
+        return (
+            lead_s >= utterance.end_s
+            or self._window.num_pictures_after(utterance.end_s) >= MOST_REORDERED
+            or not self._must_decode(self._utterances[self._first].start_s)
+        )
 
     def _must_close(self) -> bool:
         if self._last == len(self._utterances):
@@ -247,6 +276,11 @@ class _Cutter:
         rule, following = self._rule, self._utterances[self._last]
         start_s, end_s = self._utterances[self._first].start_s, self._end_s()
         length_s, longer_s = end_s - start_s, max(following.end_s, end_s) - start_s
+        if self._must_decode(start_s):
+            expected_bytes = longer_s / PICTURE_STEP_S * self._expected_still_bytes()
+            if following.start_s < end_s:  # decoding goes forwards only
+                return longer_s > rule.max_length_s or expected_bytes > rule.limit_bytes
+            return longer_s > rule.target_length_s or expected_bytes > rule.target_bytes
         num_bytes = self._window.num_bytes(start_s, end_s)
         expected_bytes = num_bytes * longer_s / length_s
         if following.start_s - end_s > rule.interleave_s or longer_s > rule.max_length_s:
@@ -254,15 +288,75 @@ class _Cutter:
         target_length_s = min(rule.first_length_s * 2 ** min(self._report.num_clips, 30), rule.target_length_s)
         if length_s < target_length_s and expected_bytes <= rule.target_bytes:
             return False
-        return self._window.has_later_key(start_s, following.start_s) or expected_bytes > rule.limit_bytes
+        return self._window.has_later_key(start_s, following.start_s) or expected_bytes > rule.max_bytes
+
+    def _must_decode(self, start_s: float) -> bool:
+        """Whether the key picture for `start_s` lies too far back, or has been decoded and left behind already."""
+        lead = self._window.lead(start_s)
+        if lead is None:
+            return self._decoding is not None
+        return lead[0] > self._rule.max_lead_s or lead[1] > self._rule.max_bytes
+
+    def _expected_still_bytes(self) -> float:
+        video = self._info.video
+        return self._still_bytes or (0.75 * video.width * video.height if video is not None else 0.0)
+
+    def _end_decoding(self) -> None:
+        if self._decoding is not None:
+            self._num_misses += self._decoding.num_missed + self._decoding.num_errors
+            self._decoding.close()
+            self._decoding = None
+
+    def _stills(self, utterances: Sequence[Utterance]) -> KeptStills | None:
+        """The pictures that utterances are looked at with, decoded."""
+        stream = self._chosen.video
+        if stream is None:
+            return None
+        if self._decoding is None:
+            self._decoding = Decoding(stream)
+        stills = self._decoding.at(looked_at(utterances), self._window, is_last=self._is_done)
+        if not stills:
+            return None
+        start_s, end_s = utterances[0].start_s, max(each.end_s for each in utterances)
+        rotation_deg = self._info.video.rotation_deg if self._info.video is not None else 0
+        found = kept(stills, end_s, rotation_deg, self._rule.limit_bytes)
+        if found is None:
+            self._unkept_s.append((start_s, end_s))
+        else:
+            self._still_bytes = sum(each.num_bytes for each in found.coded) // len(found.coded)
+            self._decoded_s.append((start_s, end_s))
+        return found
+
+    def _still_notes(self) -> Iterator[str]:
+        if self._decoded_s:
+            yield (
+                f"in [{self._decoded_s[0][0]:.2f}, {self._decoded_s[-1][1]:.2f}) s key pictures lie more than {self._rule.max_lead_s:g} s or "
+                f"{self._rule.max_bytes} bytes apart: {len(self._decoded_s)} clips were decoded here and hold the sampled pictures without loss"
+            )
+        if self._num_misses:
+            yield f"{self._num_misses} pictures of them could not be decoded, or lie in utterances that overlap too many others"
+        if self._unkept_s:
+            yield (
+                f"pictures in [{self._unkept_s[0][0]:.2f}, {self._unkept_s[-1][1]:.2f}) s were left out of {len(self._unkept_s)} clips: without loss "
+                f"they take more than {self._rule.limit_bytes} bytes, or have a form that FFV1 does not keep; encode the file with key pictures "
+                "more often: ffmpeg -i IN -g 250 OUT.mp4"
+            )
 
     def _end_s(self) -> float:
         return max(utterance.end_s for utterance in self._utterances[self._first : self._last])
 
     def _clip(self, writer: ClipWriter) -> Clip | None:
         held: list[Utterance] = []
-        for utterance in self._utterances[self._first : self._last]:
-            if self._window.has_media(utterance.start_s, utterance.end_s):
+        utterances = self._utterances[self._first : self._last]
+        stills: KeptStills | None = None
+        must_decode = self._must_decode(utterances[0].start_s)
+        if must_decode:
+            stills = self._stills(utterances)
+        else:
+            self._end_decoding()
+        has_media = self._window.has_sound if must_decode and stills is None else self._window.has_media
+        for utterance in utterances:
+            if has_media(utterance.start_s, utterance.end_s) or stills is not None:
                 held.append(utterance)
             else:
                 self._report.losses += (LostStretch(utterance=utterance, reason=self._reason(utterance)),)
@@ -270,7 +364,13 @@ class _Cutter:
             return None
         start_s, end_s = held[0].start_s, max(utterance.end_s for utterance in held)
         pictures, sound = self._window.select(start_s, end_s)
+        if must_decode:
+            pictures = stills.coded if stills is not None else []
+        if stills is not None:
+            writer = ClipWriter(str(self._info.path), "matroska", replace(self._chosen, video=stills.stream))
         data, container = writer.write(list(heapq.merge(pictures, sound, key=lambda coded: coded.decode_s)))
+        if stills is not None:
+            stills.container.close()
         clip = Clip(
             index=self._report.num_clips,
             data=data,
@@ -289,6 +389,8 @@ class _Cutter:
             return self._read.failure
         if self._is_done and self._window.end_s <= utterance.start_s:
             return f"the file's data end at {max(self._window.end_s, 0.0):.2f} s"
+        if self._unkept_s and self._unkept_s[-1][0] <= utterance.start_s < self._unkept_s[-1][1]:
+            return "no key picture is near, its pictures could not be kept without loss, and it has no sound"
         return "the file holds neither pictures nor sound for this time"
 
     def _note_shortfall(self) -> None:

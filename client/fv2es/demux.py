@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -36,6 +36,11 @@ BACK_S = 1.0
 """A decoding time that falls back by more than this is a jump, not a matter of order."""
 LEAP_S = 300.0
 """A leap ahead by more than this must be confirmed by the stream's next packet; alone it is a damaged timestamp."""
+MAX_TRIES = 2000
+"""Errors in a row after which reading is given up: MPEG-TS is searched by 64 kB at a time, so this is 130 MB without one packet."""
+MIN_GAP_S: dict[str, float] = {"audio": 0.1, "video": 2.0}
+"""Time between the end of a packet and the next one from which it is named as missing. Pictures may be far apart on purpose."""
+MAX_GAPS_NAMED = 20
 UNKNOWN_ORDER_S = 1.0
 """Allowance for reordered pictures where a packet has no decoding time of its own."""
 
@@ -91,6 +96,12 @@ class ReadReport:
     num_corrupt: int = 0
     num_strays: int = 0
     num_guessed: int = 0
+    num_unreadable: int = 0
+    """Places where the container could not be followed and reading went on behind them."""
+    gaps: list[tuple[Kind, float, float]] = field(default_factory=list)
+    """(stream, end of the packet before, start of the packet after it); no more than `MAX_GAPS_NAMED` for each stream."""
+    num_gaps: int = 0
+    """All of them."""
     back_jumps: list[tuple[Kind, float, float, int]] = field(default_factory=list)
     """(stream, time before the jump, time after it, packets dropped)."""
     undecodable: list[tuple[Kind, float, int]] = field(default_factory=list)
@@ -102,6 +113,7 @@ class ReadReport:
         """One sentence for each kind of loss."""
         found = [
             (self.num_corrupt, "packets are marked as damaged by the container; they are passed on as they are"),
+            (self.num_unreadable, "times the file could not be read on at once; what lies there was skipped"),
             (self.num_untimed, "packets carry no time at all and were left out"),
             (self.num_strays, f"packets lie more than {LEAP_S:g} s off their neighbours and were left out"),
             (self.num_guessed, "pictures carry no presentation time; their decoding time stands in"),
@@ -116,6 +128,12 @@ class ReadReport:
             f"{count} pictures from {start_s:.2f} s on were left out: no key picture precedes them"
             for _, start_s, count in self.undecodable
         ]
+        names = {"video": "pictures", "audio": "sound"}
+        lines += [
+            f"the file holds no {names[kind]} in [{start_s:.2f}, {end_s:.2f}) s" for kind, start_s, end_s in self.gaps
+        ]
+        if self.num_gaps > len(self.gaps):
+            lines.append(f"and none in {self.num_gaps - len(self.gaps)} further stretches")
         if self.failure:
             lines.append(self.failure)
         return tuple(lines)
@@ -225,15 +243,30 @@ def read_packets(container: InputContainer, chosen: ChosenStreams, report: ReadR
     in `report`; a read error ends the iteration and is written there too.
     """
     gates = {stream.index: _Gate(stream, report) for stream in chosen.all()}
-    try:
-        for packet in container.demux(*chosen.all()):
-            if packet.size:
-                yield from gates[packet.stream_index].admit(packet)
-    except (av.error.FFmpegError, OSError) as error:
-        last_s = max((gate.last_s for gate in gates.values() if gate.last_s is not None), default=0.0)
-        report.failure = f"reading failed at {last_s:.2f} s ({error.strerror}); what follows is missing"
+    num_tries = 0
+    while True:
+        try:
+            for packet in container.demux(*chosen.all()):
+                if packet.size:
+                    num_tries = 0
+                    yield from gates[packet.stream_index].admit(packet)
+        except (av.error.BlockingIOError, av.error.InvalidDataError) as error:
+            # The demuxer gave up on what it met and stands behind it: it may find its way again.
+            report.num_unreadable += 1
+            num_tries += 1
+            if num_tries <= MAX_TRIES:
+                continue
+            report.failure = _failure(gates.values(), error)
+        except (av.error.FFmpegError, OSError) as error:
+            report.failure = _failure(gates.values(), error)
+        break
     for gate in gates.values():
         yield from gate.flush()
+
+
+def _failure(gates: Iterable["_Gate"], error: av.error.FFmpegError | OSError) -> str:
+    last_s = max((gate.last_s for gate in gates if gate.last_s is not None), default=0.0)
+    return f"reading failed at {last_s:.2f} s ({error.strerror}); what follows is missing"
 
 
 class _Gate:
@@ -247,6 +280,7 @@ class _Gate:
         self._is_behind = False
         self._needs_key = self._kind == "video"
         self._is_starved = False
+        self._decoded_until_s: float | None = None
 
     def admit(self, packet: "Packet[Any]") -> Iterator[Coded]:
         coded = self._coded(packet)
@@ -288,7 +322,18 @@ class _Gate:
             self._is_starved = True
             return
         self._needs_key = self._is_starved = False
+        self._note_gap(coded)
         yield coded
+
+    def _note_gap(self, coded: Coded) -> None:
+        """Note what is missing between the packet before and this one, by the times of decoding, where the container states lengths."""
+        time = coded.dts if coded.dts is not None else coded.pts
+        start_s = float(time * coded.time_base)
+        if self._decoded_until_s is not None and start_s - self._decoded_until_s >= MIN_GAP_S[self._kind]:
+            self._report.num_gaps += 1
+            if sum(kind == self._kind for kind, _, _ in self._report.gaps) < MAX_GAPS_NAMED:
+                self._report.gaps.append((self._kind, self._decoded_until_s, start_s))
+        self._decoded_until_s = start_s + float(coded.duration * coded.time_base) if coded.duration else None
 
     def _coded(self, packet: "Packet[Any]") -> Coded | None:
         self._report.num_corrupt += packet.is_corrupt

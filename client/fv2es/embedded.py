@@ -294,6 +294,8 @@ class EmbeddedServer:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "LD_LIBRARY_PATH": os.pathsep.join(map(str, self.installation.libraries)),
             "CUDA_VISIBLE_DEVICES": "",
+            # The C library keeps freed memory in up to 8 pools for each core; requests of any thread shall find it in few.
+            "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2"),
         }
         command = [
             str(self.installation.server),

@@ -116,6 +116,7 @@ def _written(coded: Sequence[Coded], chosen: ChosenStreams, container: str) -> t
         output.start_encoding()
         for each in coded:
             packet, source_stream = each.packet, each.packet.stream
+            own_times = packet.time_base, packet.pts, packet.dts, packet.duration
             packet.stream = made[each.kind]
             packet.time_base = each.time_base
             packet.pts, packet.dts, packet.duration = each.pts, next(times[each.kind]), each.duration
@@ -127,7 +128,8 @@ def _written(coded: Sequence[Coded], chosen: ChosenStreams, container: str) -> t
                 if num_refused > max(1, len(coded) * MAX_REFUSED):
                     raise
             finally:
-                packet.stream = source_stream
+                packet.stream = source_stream  # the packet may be needed again
+                packet.time_base, packet.pts, packet.dts, packet.duration = own_times
     return out.getvalue(), held
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections import deque
+from itertools import islice
 
 from fv2es.demux import Coded
 
@@ -56,6 +57,27 @@ class PacketWindow:
         self.num_video_bytes = 0
         self._is_waiting_for_key = True
 
+    def pop_picture(self) -> Coded | None:
+        """Take out the first picture that is held, in the order of decoding; None where there is none."""
+        if not self._video:
+            return None
+        coded = self._video.popleft()
+        self.num_video_bytes -= coded.num_bytes
+        return coded
+
+    def lead(self, start_s: float) -> tuple[float, int] | None:
+        """Seconds and bytes of pictures that a clip from `start_s` on holds for its first one's sake; None without a key picture for it."""
+        first = self._first_picture(start_s)
+        if not self._video or not self._is_entry(self._video[first], start_s):
+            return None
+        before = (coded.num_bytes for coded in islice(self._video, first, None) if coded.start_s < start_s)
+        return start_s - self._video[first].start_s, sum(before)
+
+    def num_pictures_after(self, end_s: float) -> int:
+        """Pictures held that are decoded after all that is shown before `end_s`."""
+        found = (at for at, coded in enumerate(reversed(self._video)) if coded.start_s < end_s)
+        return next(found, len(self._video))
+
     def select(self, start_s: float, end_s: float) -> tuple[list[Coded], list[Coded]]:
         """The pictures and the sound that are needed to decode [start_s, end_s), each in the order of decoding.
 
@@ -85,11 +107,17 @@ class PacketWindow:
 
     def has_media(self, start_s: float, end_s: float) -> bool:
         """Whether anything is to be seen or heard within [start_s, end_s)."""
-        return any(
+        return self.has_sound(start_s, end_s) or any(
             coded.start_s < end_s
             and (coded.start_s >= start_s or min(coded.start_s + PICTURE_STAYS_S, self.end_s) > start_s)
             for coded in self._video
-        ) or any(coded.start_s < end_s and (coded.start_s >= start_s or coded.end_s > start_s) for coded in self._audio)
+        )
+
+    def has_sound(self, start_s: float, end_s: float) -> bool:
+        """Whether anything is to be heard within [start_s, end_s)."""
+        return any(
+            coded.start_s < end_s and (coded.start_s >= start_s or coded.end_s > start_s) for coded in self._audio
+        )
 
     def notes(self, limit_bytes: int) -> tuple[str, ...]:
         """One sentence for each stretch of pictures that was given up."""

@@ -16,7 +16,7 @@ from fv2es_pipelines.picture import Picture, Rgb
 from fv2es_pipelines.sampling import sample_times
 from fv2es_pipelines.video import ChosenPicture, PictureReader
 
-_MAX_CHUNK_BYTES = 64 * 2**20
+_MAX_CHUNK_BYTES = 16 * 2**20
 _MAX_CHUNK_PICTURES = 32
 
 

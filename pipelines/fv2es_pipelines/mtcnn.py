@@ -98,6 +98,11 @@ class Search:
         """Side of the smallest face looked for, in pixels of the full-size picture."""
         return DETECTOR_CELL_PX / max(self.scales)
 
+    @property
+    def num_px(self) -> int:
+        """Pixels of the picture that it is made on."""
+        return self.width_px * self.height_px
+
 
 def full_search(width_px: int, height_px: int, settings: DetectorSettings) -> Search:
     """The whole pyramid on the full-size picture, finest level first. No level where the picture is too small."""
@@ -496,4 +501,5 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.enable_mem_pattern = False  # levels have many shapes, and a plan of memory would be kept for each
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -292,7 +292,7 @@ def test_one_key_picture_for_all(tmp_path):
 
 def test_pictures_over_the_limit_are_named(tmp_path):
     path = nasty_media.single_key(tmp_path / "single.mp4", duration_s=12.0)
-    rule = ClipRule(target_length_s=3.0, target_bytes=3_000, limit_bytes=6_000)
+    rule = ClipRule(target_length_s=3.0, target_bytes=3_000, max_bytes=6_000, limit_bytes=6_000)
     utterances, clips, report = cut_all(path, rule=rule)
     assert [each for clip in clips for each in clip.utterances] == list(utterances)
     with av.open(io.BytesIO(clips[-1].data)) as container:
