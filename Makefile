@@ -9,7 +9,7 @@ comma := ,
 .PHONY: help demo test test-paper gpu-check bench bench-report bench-baseline lint types imports unit format setup setup-dev clean
 
 help: ## what can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
 
 demo: setup ## set up, then analyse a film of 12 s on an embedded Triton
 	@mkdir -p build
