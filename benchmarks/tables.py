@@ -113,6 +113,8 @@ class Ratio:
     above: float
     below: float
     unit: str
+    headline: bool = True
+    """Whether it belongs into the README, too."""
 
     @property
     def cells(self) -> tuple[str, str, str]:
@@ -152,7 +154,8 @@ def _film_ratios(record: Record) -> list[Ratio]:
     for row in rows:
         floor = row["floor_decode_cpu_s_per_s"] + row["floor_product_cpu_s_per_s"]
         what = f"fv2es : bare decoding and one bare matrix product, {row['film']}"
-        found.append(Ratio(what=what, above=row["cpu_s_per_s"], below=floor, unit=CPU))
+        headline = row["codec"] == "h264"
+        found.append(Ratio(what=what, above=row["cpu_s_per_s"], below=floor, unit=CPU, headline=headline))
     for row, other in itertools.permutations(rows, 2):
         if row["codec"] != other["codec"]:
             continue
@@ -187,7 +190,7 @@ def readme_table(records: Sequence[Record]) -> str:
     newest = [found[-1] for kind in ("peers", "long_video", "load") if (found := of_kind(records, kind))]
     if not any(ratios(each) for each in newest):
         return NOT_MEASURED
-    body = [each.cells for record in newest for each in ratios(record)]
+    body = [each.cells for record in newest for each in ratios(record) if each.headline]
     return "\n".join(
         [table(("side by side, in one run", "ratio", "figures"), body), "", *(f"- {_origin(each)}" for each in newest)]
     )
