@@ -137,9 +137,13 @@ def shown_times(film: Path) -> tuple[Times, float]:
         if stream is None:
             return np.zeros(0), 0.0
         base_s = float(stream.time_base or 1)
-        packets = [packet for packet in container.demux(stream) if packet.pts is not None and packet.size]
-        stamps = [packet.pts * base_s for packet in packets]
-        end_s = max(((packet.pts + (packet.duration or 0)) * base_s for packet in packets), default=0.0)
+        shown = [
+            (packet.pts * base_s, (packet.pts + (packet.duration or 0)) * base_s)
+            for packet in container.demux(stream)
+            if packet.pts is not None and packet.size
+        ]
+        stamps = [start_s for start_s, _ in shown]
+        end_s = max((stop_s for _, stop_s in shown), default=0.0)
     return np.sort(np.array(stamps)), end_s
 
 

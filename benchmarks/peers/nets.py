@@ -20,9 +20,13 @@ Features = Any
 class Nets(Protocol):
     """What all peers that compute the whole model have."""
 
-    labels: Sequence[str]
-    detector: Mapping[str, Net]
-    """P-, R- and O-Net as pnet, rnet, onet."""
+    @property
+    def labels(self) -> Sequence[str]:
+        """In the order of logits."""
+
+    @property
+    def detector(self) -> Mapping[str, Net]:
+        """P-, R- and O-Net as pnet, rnet, onet."""
 
     def visual(self, faces: npt.NDArray[np.uint8]) -> Features:
         """Features of an utterance's faces [N, 48, 48, 3]."""

@@ -33,10 +33,13 @@ class TorchNets:
             RepositoryUnusable, AssetError: as `modules_of`.
         """
         torch.set_num_threads(num_threads)
-        torch.set_grad_enabled(False)
         self.labels = tuple(read_manifest(repository)["labels"])
         self._modules = modules_of(repository)
-        self.detector = {str(name): _detector(DetectorNet(name).eval()) for name in NETS}
+        self.detector = {
+            str(name): _detector(DetectorNet(name).eval().requires_grad_(requires_grad=False)) for name in NETS
+        }
+        for module in self._modules.values():
+            module.requires_grad_(requires_grad=False)
         self._tokenizer = tokenizers.Tokenizer.from_file(str(repository / TOKENIZER_PATH))
         self._tokenizer.enable_truncation(MAX_TOKENS)
         self._tokenizer.enable_padding(length=MAX_TOKENS)
