@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 comma := ,
 
-.PHONY: help demo test test-paper gpu-check lint types imports unit format setup setup-dev clean
+.PHONY: help demo test test-paper gpu-check bench bench-report bench-baseline lint types imports unit format setup setup-dev clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 20
@@ -36,6 +36,9 @@ test-paper: setup-dev ## plans of the paper's size (a minute, 4 GB); no GPU need
 
 gpu-check: setup-dev ## on a machine with an NVIDIA GPU: build, compare and measure all engines there
 	@$(BIN)/python -m fv2es_builders.gpu_check --output build/gpu-check.json
+
+bench-baseline: setup-dev ## write the regression guard's baseline anew: after a gain, or a loss that is worth it
+	@$(BIN)/python tests/benchmarks/work.py
 
 format: setup-dev ## put the code in order
 	@$(BIN)/ruff check --fix
