@@ -11,11 +11,13 @@ import json
 import sys
 import time
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 STEP_S = 0.5
+PACKAGES = ("fer", "ai-edge-litert", "opencv-contrib-python-headless")
 
 
 def lite_tensorflow() -> None:
@@ -94,7 +96,7 @@ def analyse(film: str, plan: list[dict[str, Any]]) -> dict[str, Any]:
         "load_s": load_s,
         "wall_s": time.perf_counter() - wall_s,
         "cpu_s": time.process_time() - cpu_s,
-        "answer": {"utterances": utterances, "steps": steps, "notes": []},
+        "answer": {"utterances": utterances, "steps": steps, "notes": [f"{name} {version(name)}" for name in PACKAGES]},
     }
 
 

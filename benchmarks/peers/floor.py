@@ -1,4 +1,4 @@
-"""What no peer can go below on this machine: all pictures decoded and thrown away, and the acoustic net as one bare matrix product."""
+"""What no peer can go below on this machine, see `benchmarks.floor`, as if it were a peer that scores nothing."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -6,43 +6,47 @@ from typing import Any, Final
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.peers.answer import Answer, Clock
-from benchmarks.peers.media import check_streams, opened, video_of, whole_sound
-from benchmarks.peers.plan import Span
-from benchmarks.peers.spectrum import pieces_of
+from benchmarks.floor import decode_floor, product_floor
+from benchmarks.peers.answer import Answer, Step
+from benchmarks.peers.media import check_streams, opened
 from benchmarks.peers.weights import modules_of
+from fv2es.source import probe
+from fv2es_pipelines.constants import HOP_LENGTH, PIECE_FRAMES, SAMPLE_RATE_HZ
 
-_SIDE: Final = 1024
-"""Of the square matrices: large enough for the processor's best, small enough for its cache."""
+_PIECES_PER_S: Final = SAMPLE_RATE_HZ / (PIECE_FRAMES * HOP_LENGTH)
 
 
-def piece_flop(repository: Path) -> int:
-    """Floating-point operations of the acoustic net on one piece, additions and multiplications counted."""
+def gflop_per_s(repository: Path) -> float:
+    """Operations of the acoustic net for a second of sound, 10^9, multiplications and additions counted."""
     counter: Any = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         modules_of(repository)["acoustic"](torch.zeros(1, 4, 32, 32))
-    return int(counter.get_total_flops())
+    return float(counter.get_total_flops()) * 1e-9 * _PIECES_PER_S
 
 
-def analyse(film: Path, spans: tuple[Span, ...], flop_per_piece: int) -> Answer:
+def analyse(film: Path, acoustic_gflop_per_s: float) -> Answer:
     """Decode a film, and multiply as much as its sound needs; no utterance is scored.
 
     Raises:
         FilmUnusable: it can't be read.
     """
-    clock = Clock()
     check_streams(film)
-    with clock.step("decode"), opened(film) as container:
-        stream = video_of(container)
-        if stream is not None:
-            stream.thread_type = "AUTO"
-            for _ in container.decode(stream):
-                pass
-    sound = whole_sound(film)
-    pieces = [] if sound is None else [pieces_of(sound.of(span)) for span in spans]
-    flop = flop_per_piece * sum(len(each) for each in pieces if each is not None)
-    matrix, out = torch.rand(_SIDE, _SIDE), torch.empty(_SIDE, _SIDE)
-    with clock.step("acoustic"), torch.no_grad():
-        for _ in range(round(flop / (2 * _SIDE**3))):
-            torch.mm(matrix, matrix, out=out)
-    return Answer(utterances=(), steps=clock.steps)
+    duration_s = probe(film).duration_s
+    found: dict[str, Any] = {}
+    with opened(film) as container:
+        kinds = {stream.type for stream in container.streams}
+    if "video" in kinds:
+        found |= decode_floor(film, duration_s)
+    if "audio" in kinds:
+        found |= product_floor(acoustic_gflop_per_s)
+    steps = {
+        step: Step(
+            wall_s=found[f"floor_{name}_wall_s_per_s"] * duration_s,
+            cpu_s=found[f"floor_{name}_cpu_s_per_s"] * duration_s,
+        )
+        for step, name in (("decode", "decode"), ("acoustic", "product"))
+        if f"floor_{name}_wall_s_per_s" in found
+    }
+    return Answer(
+        utterances=(), steps=steps, notes=tuple(str(found[key]) for key in ("floor_decode_with",) if key in found)
+    )

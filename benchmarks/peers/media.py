@@ -91,14 +91,18 @@ def available_bytes() -> int:
     return free if limit == "max" else min(free, int(limit) - used + cache)
 
 
-def check_memory(film: Path) -> None:
+def check_memory(film: Path, available: int | None = None) -> None:
     """Make sure that `whole_video` can succeed.
+
+    Args:
+        film: that would be read.
+        available: bytes; None: what the machine has now.
 
     Raises:
         TooLittleMemory: it can't; the error says how many seconds would fit.
     """
     needed, duration_s = need_bytes(film)
-    usable = available_bytes() - _RESERVE_BYTES
+    usable = (available_bytes() if available is None else available) - _RESERVE_BYTES
     if needed > usable:
         raise TooLittleMemory(
             film,

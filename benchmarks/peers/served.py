@@ -9,7 +9,8 @@ import tritonclient.grpc as triton
 
 from benchmarks.peers.answer import Answer, Sample, Scored, Step
 from benchmarks.peers.plan import NO_SPEECH, Span
-from benchmarks.peers.processes import cpu_s, workers
+from benchmarks.peers.processes import workers
+from benchmarks.processes import cpu_s
 from fv2es import Client, Result
 
 _STEP_OF: Final = {
