@@ -3,7 +3,8 @@
 import contextlib
 from pathlib import Path
 
-from benchmarks.processes import SERVER, family, memory
+from benchmarks.processes import SERVER, family, listener, memory
+from fv2es.address import checked_address
 
 
 def tree(pid: int) -> list[int]:
@@ -16,9 +17,18 @@ def tree(pid: int) -> list[int]:
     return found
 
 
-def memory_bytes(pid: int) -> int:
-    """Memory of a process and all that it started: of one alone the most so far, of several now, what they share counted once."""
-    pids = tree(pid)
+def server_tree(address: str | None) -> list[int]:
+    """The processes of a server at HOST:PORT; none where it runs on another machine, or as another user."""
+    if address is None:
+        return []
+    host, _, port = checked_address(address).rpartition(":")
+    pid = listener(int(port)) if host in ("127.0.0.1", "localhost", "[::1]") else None
+    return [] if pid is None else tree(pid)
+
+
+def memory_bytes(pid: int, others: list[int]) -> int:
+    """Memory of a process, all that it started, and others: of one alone the most so far, of several now, what they share counted once."""
+    pids = sorted({*tree(pid), *others})
     if len(pids) > 1:
         return memory(pids).total_bytes
     try:
@@ -28,6 +38,6 @@ def memory_bytes(pid: int) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
 
 
-def workers(pid: int) -> dict[str, int]:
-    """Process ids of a Triton's Python workers by the model that they serve, where a process started that Triton."""
-    return {model: worker for each in tree(pid) for worker, model in family(each).items() if model != SERVER}
+def workers(pids: list[int]) -> dict[str, int]:
+    """Process ids of a Triton's Python workers by the model that they serve, where the Triton is among the processes."""
+    return {model: worker for each in pids for worker, model in family(each).items() if model != SERVER}

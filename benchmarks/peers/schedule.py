@@ -17,7 +17,7 @@ from benchmarks.peers.compare import differences
 from benchmarks.peers.errors import PeerFailed, PeerMissing, TooLittleMemory
 from benchmarks.peers.media import check_memory, shortened
 from benchmarks.peers.plan import Span, planned, write_plan
-from benchmarks.peers.processes import memory_bytes
+from benchmarks.peers.processes import memory_bytes, server_tree
 from benchmarks.record import Value
 from fv2es.source import probe
 
@@ -240,8 +240,9 @@ def _run(peer: str, clip: Clip, repetition: int, settings: Settings, folder: Pat
         command += ["--repository", str(settings.repository), "--threads", str(settings.num_threads), *extra]
         if clip.transcript is not None:
             command += ["--transcript", str(clip.transcript)]
-        if settings.server is not None:
+        if settings.server is not None and peer == "fv2es":
             command += ["--server", settings.server]
+    others = server_tree(settings.server) if peer == "fv2es" else []
     environment = {**os.environ, **(_torch_environment(settings) if peer in USES_TORCH else {})}
     with (
         tempfile.TemporaryFile() as log,
@@ -253,7 +254,7 @@ def _run(peer: str, clip: Clip, repetition: int, settings: Settings, folder: Pat
                 try:
                     process.wait(_WATCH_S)
                 except subprocess.TimeoutExpired:
-                    peak_bytes = max(peak_bytes, memory_bytes(process.pid))
+                    peak_bytes = max(peak_bytes, memory_bytes(process.pid, others))
                 else:
                     break
         except BaseException:

@@ -1,6 +1,5 @@
 """fv2es itself: the SDK against a Triton."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -9,7 +8,7 @@ import tritonclient.grpc as triton
 
 from benchmarks.peers.answer import Answer, Sample, Scored, Step
 from benchmarks.peers.plan import NO_SPEECH, Span
-from benchmarks.peers.processes import workers
+from benchmarks.peers.processes import server_tree, workers
 from benchmarks.processes import cpu_s
 from fv2es import Client, Result
 
@@ -29,12 +28,13 @@ def analyse(film: Path, transcript: Path | None, spans: tuple[Span, ...], addres
     """All utterances of a film.
 
     Times of steps are Triton's own of its models, which may overlap; processor times are those of the models' workers where they
-    are processes of this one.
+    run on this machine.
 
     Raises:
         Fv2esError: as `fv2es.Client.analyze`.
     """
     with Client(address, speech_rule=NO_SPEECH) as client:
+        client.model()  # says in the client's own words what is wrong with the server
         before = _used(address)
         result = client.analyze(film, transcript=transcript)
         after = _used(address)
@@ -48,7 +48,7 @@ def analyse(film: Path, transcript: Path | None, spans: tuple[Span, ...], addres
 
 def _used(address: str) -> dict[str, Step]:
     """What each step has taken so far."""
-    running = workers(os.getpid())
+    running = workers(server_tree(address))
     used: dict[str, Step] = {}
     with triton.InferenceServerClient(address) as client:
         for model, step in _STEP_OF.items():

@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.peers import floor, onnx_loop, original, served
 from benchmarks.peers.answer import Answer, Box
 from benchmarks.peers.plan import Span, read_plan
-from benchmarks.peers.processes import tree
+from benchmarks.peers.processes import server_tree, tree
 from benchmarks.processes import cpu_s
 from fv2es import EmbeddedServer, Fv2esError
 
@@ -34,7 +34,7 @@ def main() -> None:
             started_s = time.perf_counter()
             analyse = _loaded(options, read_plan(options.plan.read_text(encoding="utf-8")), stack)
             load_s = time.perf_counter() - started_s
-            outcome = {"load_s": load_s, **_measured(analyse)}
+            outcome = {"load_s": load_s, **_measured(analyse, server_tree(options.server))}
         except (Fv2esError, OSError) as error:
             outcome = {"error": type(error).__name__, "message": str(error)}
         options.outcome.write_text(json.dumps(outcome), encoding="utf-8")
@@ -53,13 +53,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measured(analyse: Analyse) -> dict[str, Any]:
-    """The answer, and wall and processor time of this process and all that it started."""
-    before = {pid: cpu_s(pid) for pid in tree(os.getpid())}
+def _measured(analyse: Analyse, others: list[int]) -> dict[str, Any]:
+    """The answer, wall time, and processor time of this process, all that it started, and others."""
+    before = {pid: cpu_s(pid) for pid in (*tree(os.getpid()), *others)}
     started_s = time.perf_counter()
     answer = analyse()
     wall_s = time.perf_counter() - started_s
-    spent_s = sum(cpu_s(pid) - before.get(pid, 0.0) for pid in tree(os.getpid()))
+    spent_s = sum(cpu_s(pid) - before.get(pid, 0.0) for pid in {*tree(os.getpid()), *others})
     if not answer.utterances:  # a floor: its steps are what was reckoned, not what was done to find it
         wall_s = sum(step.wall_s or 0.0 for step in answer.steps.values())
         spent_s = sum(step.cpu_s or 0.0 for step in answer.steps.values())
