@@ -31,10 +31,13 @@ class Work:
     """The whole `cpu` profile in this process, on the weights that ship."""
 
     def __init__(self) -> None:
+        from counted import starting
+
         from gpu_profile import Ensemble, request
 
-        self._request, self._ensemble = request, Ensemble("cpu", ROOT / "model_repository")
-        self._ensemble(**request(FILM, [(0.0, 2.0)]))  # nothing is set up while it is counted
+        with starting():
+            self._request, self._ensemble = request, Ensemble("cpu", ROOT / "model_repository")
+            self._ensemble(**request(FILM, [(0.0, 2.0)]))  # nothing is set up while it is counted
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Operations of each request, see `counted.counting`."""
