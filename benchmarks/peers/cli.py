@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks.peers.answer import STEPS
+from benchmarks.peers.errors import PeerMissing
 from benchmarks.peers.schedule import FACE_PYTHON, PEERS, Outcome, Settings, measure
 from benchmarks.peers.weights import read_manifest
 from benchmarks.record import Value, write_record
@@ -74,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace, errors: Console) -> Outcome:
-    settings = _settings(options)
+    settings = _settings(options, errors)
     if options.output:
         check_writable(options.output, (".json",))
     manifest = read_manifest(settings.repository)
@@ -101,8 +102,8 @@ def _run(options: argparse.Namespace, errors: Console) -> Outcome:
     return outcome
 
 
-def _settings(options: argparse.Namespace) -> Settings:
-    peers = tuple(options.peers.split(","))
+def _settings(options: argparse.Namespace, errors: Console) -> Settings:
+    peers = _peers(options, errors)
     if unknown := [each for each in peers if each not in PEERS]:
         raise UsageError(f"--peers {','.join(unknown)}: no such peer; choose among {', '.join(PEERS)}")
     if len(set(peers)) < len(peers):
@@ -122,6 +123,22 @@ def _settings(options: argparse.Namespace) -> Settings:
         server=options.server,
         face_python=options.face_python.absolute(),
     )
+
+
+def _peers(options: argparse.Namespace, errors: Console) -> tuple[str, ...]:
+    """Those that were named, or all that are installed."""
+    peers = PEERS if options.peers is None else tuple(options.peers.split(","))
+    if "face-only" not in peers or options.face_python.is_file():
+        return peers
+    missing = PeerMissing(
+        "face-only",
+        missing=f"an environment with the package fer ({options.face_python} is not there)",
+        remedy="make it as benchmarks/README.md says, or leave face-only out of --peers",
+    )
+    if options.peers is not None:
+        raise missing
+    _say(errors, "note", f"{missing}; it is left out now")
+    return tuple(each for each in peers if each != "face-only")
 
 
 def costs(medians: Sequence[Mapping[str, Value]]) -> Table:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from benchmarks.material import Material, sha256_of
 from benchmarks.peers.answer import STEPS, Answer
 from benchmarks.peers.compare import differences
-from benchmarks.peers.errors import PeerFailed, PeerMissing, TooLittleMemory
+from benchmarks.peers.errors import PeerFailed, TooLittleMemory
 from benchmarks.peers.media import check_memory, shortened
 from benchmarks.peers.plan import Span, planned, write_plan
 from benchmarks.peers.processes import memory_bytes, server_tree
@@ -30,6 +30,12 @@ USES_TORCH: Final = frozenset({"original", "fastapi", "floor"})
 ROOT: Final = Path(__file__).parents[2]
 FACE_PYTHON: Final = ROOT / "build" / "face-only" / "bin" / "python"
 
+RATIOS: Final = {
+    "wall_s_per_s": "wall_ratio_to_fv2es",
+    "cpu_s_per_s": "cpu_ratio_to_fv2es",
+    "peak_memory_bytes": "peak_memory_ratio_to_fv2es",
+}
+"""Names of ratios by the figure that they are of."""
 _WATCH_S: Final = 0.25
 _LEAST_SHORT_S: Final = 4.0
 
@@ -47,6 +53,8 @@ class Settings:
     """Of PyTorch, in peers that use it; the others take what the machine has."""
     server: str | None = None
     """Of fv2es; None: an embedded one for each run."""
+    available_bytes: int | None = None
+    """Memory for peers that keep a film's pictures; None: what the machine has."""
     face_python: Path = FACE_PYTHON
     """Of the environment in which `fer` is installed."""
 
@@ -126,14 +134,7 @@ def measure(films: Sequence[Path], transcript: Path | None, settings: Settings, 
 
     Raises:
         SourceError, TranscriptError: a film or the transcript can't be used.
-        PeerMissing: a peer is not installed.
     """
-    if "face-only" in settings.peers and not settings.face_python.is_file():
-        raise PeerMissing(
-            "face-only",
-            missing=f"an environment with the package fer ({settings.face_python} is not there)",
-            remedy="make it as benchmarks/README.md says, or leave face-only out of --peers",
-        )
     materials: dict[str, Material] = {}
     rows: list[Mapping[str, Value]] = []
     with tempfile.TemporaryDirectory(prefix="fv2es-peers-") as name:
@@ -149,65 +150,64 @@ def measure(films: Sequence[Path], transcript: Path | None, settings: Settings, 
 def _film(clip: Clip, settings: Settings, folder: Path, report: Report) -> Outcome:
     """Everything about one film."""
     rows: list[Mapping[str, Value]] = []
-    clips = dict.fromkeys(settings.peers, clip)
-    for peer in WHOLE_IN_MEMORY.intersection(settings.peers):
-        try:
-            check_memory(clip.path)
-        except TooLittleMemory as error:
-            short = _short(clip, error, folder)
-            rows.append(
-                _note(
-                    clip,
-                    peer,
-                    f"{error}" + ("" if short is None else f"; measured on its first {short.duration_s:.1f} s"),
-                )
-            )
-            if short is None:
-                del clips[peer]
-            else:
-                clips[peer] = short
+    turns = [(peer, clip) for peer in settings.peers]
+    try:
+        if WHOLE_IN_MEMORY.intersection(settings.peers):
+            check_memory(clip.path, settings.available_bytes)
+    except TooLittleMemory as error:
+        short = _short(clip, error, folder)
+        done = "left out" if short is None else f"measured, beside fv2es, on its first {short.duration_s:.1f} s"
+        for peer in settings.peers:
+            if peer in WHOLE_IN_MEMORY:
+                turns.remove((peer, clip))
+                rows.append(_said("note", clip, peer, f"{error}; {done}"))
+        if short is not None:
+            turns += [(peer, short) for peer in settings.peers if peer in {*WHOLE_IN_MEMORY, "fv2es"}]
     runs: list[Run] = []
-    failed: set[str] = set()
     for repetition in range(settings.num_repetitions):
-        for peer, own in clips.items():
-            if peer in failed:
-                continue
+        for peer, own in tuple(turns):
             report(f"{own.material.name}: {peer}, {repetition + 1} of {settings.num_repetitions}")
             try:
                 runs.append(_run(peer, own, repetition, settings, folder))
             except PeerFailed as error:
-                failed.add(peer)
-                rows.append({"row": "failure", "material": own.material.name, "peer": peer, "message": str(error)})
+                turns.remove((peer, own))
+                rows.append(_said("failure", own, peer, str(error)))
     rows += [run.row() for run in runs]
-    rows += _medians(rows)
-    rows += _agreements(runs, settings, folder, report)
+    clips = {own.material.name: own for _, own in ((None, clip), *turns)}
+    for name in clips:
+        own_runs = [run for run in runs if run.clip.material.name == name]
+        rows += _medians([run.row() for run in own_runs])
+        rows += _agreements(own_runs, settings, folder, report)
     return Outcome(materials=tuple(each.material for each in clips.values()), rows=tuple(rows))
 
 
 def _clip(film: Path, transcript: Path | None, folder: Path) -> Clip:
     spans = planned(film, transcript)
-    info = probe(film)
-    sha256 = sha256_of(film)
-    plan = folder / f"{sha256}.json"
+    material = _material(film)
+    plan = folder / f"{material.sha256}.json"
     write_plan(plan, spans)
-    # A record names films by what comes before the last hyphen.
-    named = (
-        film
-        if film.stem.endswith(f"-{sha256[:8]}") or film.with_suffix(".json").is_file()
-        else film.with_stem(f"{film.stem}-{sha256[:8]}")
+    return Clip(
+        path=film, transcript=transcript, spans=spans, plan=plan, duration_s=material.duration_s, material=material
     )
+
+
+def _material(film: Path) -> Material:
+    """What `benchmarks.material` has written beside a film that it made; of another film what it is found to be."""
+    try:
+        return Material(**json.loads(film.with_suffix(".json").read_text(encoding="utf-8")) | {"path": film})
+    except (OSError, ValueError, TypeError):
+        info, sha256 = probe(film), sha256_of(film)
     video = info.video
-    material = Material(
-        path=named,
+    return Material(
+        path=film.with_stem(f"{film.stem}-{sha256[:8]}"),  # films are named by what comes before the last hyphen
         sha256=sha256,
-        duration_s=info.duration_s,
+        duration_s=round(info.duration_s, 2),
         width_px=video.width if video else 0,
         height_px=video.height if video else 0,
         codec=video.codec if video else "",
-        frames_per_s=(video.average_fps or 0.0) if video else 0.0,
+        frames_per_s=round(video.average_fps or 0.0, 3) if video else 0.0,
         num_bytes=info.size_bytes,
     )
-    return Clip(path=film, transcript=transcript, spans=spans, plan=plan, duration_s=info.duration_s, material=material)
 
 
 def _short(clip: Clip, error: TooLittleMemory, folder: Path) -> Clip | None:
@@ -220,8 +220,8 @@ def _short(clip: Clip, error: TooLittleMemory, folder: Path) -> Clip | None:
     return _clip(target, clip.transcript, folder)
 
 
-def _note(clip: Clip, peer: str, message: str) -> dict[str, Value]:
-    return {"row": "note", "material": clip.material.name, "peer": peer, "message": message}
+def _said(kind: str, clip: Clip, peer: str, message: str) -> dict[str, Value]:
+    return {"row": kind, "material": clip.material.name, "peer": peer, "message": message}
 
 
 def _run(peer: str, clip: Clip, repetition: int, settings: Settings, folder: Path, extra: Sequence[str] = ()) -> Run:
@@ -285,26 +285,18 @@ def _torch_environment(settings: Settings) -> dict[str, str]:
 
 
 def _medians(rows: Sequence[Mapping[str, Value]]) -> Iterator[dict[str, Value]]:
-    """Of each peer's runs the median of every figure, and how many times as much as fv2es it takes for a second of film."""
-    groups: dict[tuple[Value, Value], list[Mapping[str, Value]]] = {}
+    """Of each peer's runs on one film the median of every figure, and how many times as much as fv2es it takes."""
+    groups: dict[str, list[Mapping[str, Value]]] = {}
     for row in rows:
-        if row["row"] == "run":
-            groups.setdefault((row["material"], row["peer"]), []).append(row)
-    ours = next((_median(own) for (_, peer), own in groups.items() if peer == "fv2es"), None)
-    for (material, peer), own in groups.items():
+        groups.setdefault(str(row["peer"]), []).append(row)
+    ours = _median(groups["fv2es"]) if "fv2es" in groups else None
+    for peer, own in groups.items():
         figures = _median(own)
-        median: dict[str, Value] = {
-            "row": "median",
-            "material": material,
-            "peer": peer,
-            "num_runs": len(own),
-            **figures,
-        }
+        median: dict[str, Value] = {"row": "median", "material": own[0]["material"], "peer": peer}
+        median |= {"num_runs": len(own), **figures}
         if ours is not None:
-            for key in ("wall_s_per_s", "cpu_s_per_s", "peak_memory_bytes"):
-                median[f"{key.removesuffix('_s_per_s').removesuffix('_bytes')}_ratio_to_fv2es"] = (
-                    figures[key] / ours[key]
-                )
+            for key, name in RATIOS.items():
+                median[name] = figures[key] / ours[key]
         yield median
 
 
@@ -333,10 +325,7 @@ def _agreements(runs: Sequence[Run], settings: Settings, folder: Path, report: R
     try:
         run = _run("same-faces", ours.clip, 0, settings, folder, ("--boxes", str(boxes)))
     except PeerFailed as error:
-        return [
-            *rows,
-            {"row": "failure", "material": ours.clip.material.name, "peer": "same-faces", "message": str(error)},
-        ]
+        return [*rows, _said("failure", ours.clip, "same-faces", str(error))]
     return [*rows, _agreement("onnx-loop with the faces of fv2es", run, ours)]
 
 

@@ -24,7 +24,7 @@ from benchmarks.peers.media import all_frames, check_memory, need_bytes, rgb_of,
 from benchmarks.peers.mtcnn import Cascade, SumsShrinker, TorchShrinker
 from benchmarks.peers.onnx_nets import OnnxNets
 from benchmarks.peers.plan import Span, planned, read_plan, write_plan
-from benchmarks.peers.schedule import FACE_PYTHON
+from benchmarks.peers.schedule import FACE_PYTHON, Settings, measure
 from benchmarks.peers.spectrum import pieces_of
 from benchmarks.peers.torch_nets import TorchNets
 from benchmarks.peers.weights import modules_of
@@ -372,6 +372,31 @@ def test_all_peers_side_by_side(astronaut, astronaut_srt, tmp_path, server: Embe
         assert own["num_other_modalities"] == 0
         assert own["max_difference_probability"] < SAME_AS_FV2ES
     assert agreements["onnx-loop with the faces of fv2es"]["max_difference_visual_logit"] < 1e-4
+
+
+@pytest.mark.server
+@pytest.mark.timeout(300)
+def test_what_does_not_fit_is_measured_on_its_beginning(mute, repository, server: EmbeddedServer):
+    needed, duration_s = need_bytes(mute)
+    settings = Settings(
+        peers=("original", "fv2es"),
+        repository=repository,
+        num_repetitions=1,
+        num_threads=1,
+        server=server.address,
+        available_bytes=2 * 2**30 + int(needed * 5.5 / duration_s),
+    )
+    outcome = measure([mute], None, settings, lambda line: None)
+    assert [row["peer"] for row in outcome.of("note")] == ["original"]
+    assert "give at most 5 s of it" in str(outcome.of("note")[0]["message"])
+    assert [each.name for each in outcome.materials] == ["mute", "mute-first-5s"]
+    medians = [(row["material"], row["peer"]) for row in outcome.of("median")]
+    assert medians == [("mute", "fv2es"), ("mute-first-5s", "original"), ("mute-first-5s", "fv2es")]
+    beside = outcome.of("median")[1]
+    assert beside["cpu_ratio_to_fv2es"] == beside["cpu_s_per_s"] / outcome.of("median")[2]["cpu_s_per_s"]
+    agreement = outcome.of("agreement")[0]
+    assert agreement["material"] == "mute-first-5s"
+    assert agreement["max_difference_probability"] < SAME_AS_FV2ES
 
 
 @pytest.mark.server
