@@ -17,7 +17,7 @@ from fv2es_builders.export import served_parts
 from fv2es_builders.graphs import graph_path
 from fv2es_builders.manifest import MANIFEST_PATH
 from fv2es_builders.modules.model import empty_model, seeded_model
-from fv2es_builders.presets import preset_by_name
+from fv2es_builders.presets import Preset, preset_by_name
 from fv2es_builders.storage import restored
 
 _UNUSED = ".pooler."
@@ -44,6 +44,18 @@ def read_manifest(repository: Path) -> dict[str, Any]:
     return manifest
 
 
+def preset_of(repository: Path) -> Preset:
+    """The sizes of a repository's nets.
+
+    Raises:
+        RepositoryUnusable: its manifest is not readable, or names no preset that is known here.
+    """
+    try:
+        return preset_by_name(read_manifest(repository)["preset"])
+    except (BuildUsageError, KeyError) as error:
+        raise RepositoryUnusable(repository, f"is of no preset that is known here ({error})") from error
+
+
 def modules_of(repository: Path) -> dict[str, nn.Module]:
     """The four nets as they are served, by name: folded, in evaluation mode.
 
@@ -53,11 +65,7 @@ def modules_of(repository: Path) -> dict[str, nn.Module]:
         RepositoryUnusable: its manifest or graphs are not of a form that this can read.
         AssetError: a package with pretrained weights is missing.
     """
-    manifest = read_manifest(repository)
-    try:
-        preset = preset_by_name(manifest["preset"])
-    except (BuildUsageError, KeyError) as error:
-        raise RepositoryUnusable(repository, f"is of no preset that is known here ({error})") from error
+    manifest, preset = read_manifest(repository), preset_of(repository)
     source = manifest["source"]
     if source["kind"] == "seed":
         model = seeded_model(preset, source["seed"], assets.encoder_weights(preset.text))

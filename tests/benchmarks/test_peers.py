@@ -16,7 +16,7 @@ import pytest
 import torch
 import uvicorn
 
-from benchmarks.peers import cli, onnx_loop, original, service
+from benchmarks.peers import cli, floor, onnx_loop, original, service
 from benchmarks.peers.answer import Answer, Sample, Scored, Step
 from benchmarks.peers.compare import differences
 from benchmarks.peers.errors import FilmUnusable, PeerFailed, RepositoryUnusable, TooLittleMemory
@@ -219,6 +219,22 @@ def test_untrained_weights_come_from_their_seed(repository, tmp_path):
     target.unlink()
     with pytest.raises(RepositoryUnusable, match=r"has no readable manifest/1/manifest\.json"):
         modules_of(tmp_path)
+
+
+@pytest.mark.parametrize(("preset", "gflop_per_s"), [("starter", 0.385), ("fv2es-mosei", 28.0)])
+def test_operations_are_those_of_the_preset(repository, tmp_path, preset, gflop_per_s):
+    target = tmp_path / "manifest" / "1" / "manifest.json"
+    target.parent.mkdir(parents=True)
+    manifest = json.loads((repository / "manifest" / "1" / "manifest.json").read_text())
+    target.write_text(json.dumps(manifest | {"preset": preset}))
+    assert floor.gflop_per_s(tmp_path) == pytest.approx(gflop_per_s, rel=0.01)
+
+
+def test_a_floor_is_of_what_the_film_has(mute, blind):
+    assert floor.analyse(mute, 0.385).steps.keys() == {"decode"}
+    heard = floor.analyse(blind, 0.385)
+    assert heard.steps.keys() == {"acoustic"}
+    assert 0 < heard.steps["acoustic"].wall_s < 12
 
 
 def test_a_graph_of_other_weights_is_refused(repository, tmp_path):
