@@ -48,7 +48,7 @@ bench-report: setup-dev ## tables, pictures and the README's table from the comm
 	@$(BIN)/python -m benchmarks.report benchmarks/results --output benchmarks/results --readme README.md
 
 bench-baseline: setup-dev ## write the regression guard's baseline anew: after a gain, or a loss that is worth it
-	@$(BIN)/python tests/benchmarks/work.py
+	@PYTHONPATH=.:tests $(BIN)/python tests/benchmarks/work.py
 
 format: setup-dev ## put the code in order
 	@$(BIN)/ruff check --fix

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import av
-import numpy as np
-import threadpoolctl
+
+from benchmarks.product import GFLOP, Multiply, product
 
 Result = TypeVar("Result")
 
@@ -28,8 +28,6 @@ GFLOP_PER_S = {"starter": 0.385}
 """Of other models, by the name in their manifest."""
 DECODED_S = 300.0
 """Longer films are decoded up to here: one minute costs what another does."""
-PRODUCT = (512, 512, 2048)
-"""Rows, inner and outer size of the product: the feed-forward part of NesT's last level, for eight pieces at once."""
 PRODUCT_S = 2.0
 """How long products are repeated."""
 
@@ -54,37 +52,31 @@ def decode_floor(film: Path, duration_s: float) -> dict[str, float | str]:
 
 
 def product_floor(gflop_per_s: float = PAPER_GFLOP_PER_S) -> dict[str, float | str]:
-    """Seconds that the acoustic branch's arithmetic takes for a second of sound, were it one float32 matrix product of numpy's BLAS.
+    """What the acoustic branch's arithmetic takes for a second of sound, were it one float32 matrix product.
 
-    Wall time on all cores, processor time on one thread.
-
-    `floor_product_wall_s_per_s`, `floor_product_cpu_s_per_s`, and what was reached: `floor_product_gflop_per_s`.
+    `floor_product_wall_s_per_s` on all cores, `floor_product_cpu_s_per_s` on one thread, `floor_product_gflop_per_s` of all cores and
+    `floor_product_with`: whose product it is.
     """
-    random = np.random.default_rng(0)
-    rows, inner, outer = PRODUCT
-    left = random.normal(size=(rows, inner)).astype(np.float32)
-    right = random.normal(size=(inner, outer)).astype(np.float32)
-    out = np.empty((rows, outer), np.float32)
-    np.matmul(left, right, out=out)
-
-    def gflop_done() -> float:
-        """Repeat the product for `PRODUCT_S`."""
-        turns, end_s = 0, time.perf_counter() + PRODUCT_S
-        while time.perf_counter() < end_s:
-            for _ in range(20):
-                np.matmul(left, right, out=out)
-            turns += 20
-        return 2e-9 * rows * inner * outer * turns
-
-    gflop, wall_s, _ = _timed(gflop_done, resource.RUSAGE_SELF)
-    # Threads of BLAS that wait for others spin, which would count as processor time: one alone has nobody to wait for.
-    with threadpoolctl.threadpool_limits(1):
-        gflop_alone, _, cpu_s = _timed(gflop_done, resource.RUSAGE_SELF)
+    library, multiply = product()
+    gflop, wall_s, _ = _timed(lambda: _repeated(multiply), resource.RUSAGE_SELF)
+    # One thread alone has nobody to wait for: what is waited with spinning counts as processor time.
+    _, multiply = product(num_threads=1)
+    gflop_alone, _, cpu_s = _timed(lambda: _repeated(multiply), resource.RUSAGE_SELF)
     return {
         "floor_product_wall_s_per_s": wall_s * gflop_per_s / gflop,
         "floor_product_cpu_s_per_s": cpu_s * gflop_per_s / gflop_alone,
         "floor_product_gflop_per_s": gflop / wall_s,
+        "floor_product_with": library,
     }
+
+
+def _repeated(multiply: Multiply) -> float:
+    """Repeat the product for `PRODUCT_S`; 10^9 operations that were done."""
+    turns, end_s = 0, time.perf_counter() + PRODUCT_S
+    while time.perf_counter() < end_s:
+        multiply()
+        turns += 1
+    return turns * GFLOP
 
 
 def _decode(film: Path, most_s: float) -> None:

@@ -49,5 +49,7 @@ def analyse(film: Path, acoustic_gflop_per_s: float) -> Answer:
         if f"floor_{name}_wall_s_per_s" in found
     }
     return Answer(
-        utterances=(), steps=steps, notes=tuple(str(found[key]) for key in ("floor_decode_with",) if key in found)
+        utterances=(),
+        steps=steps,
+        notes=tuple(str(found[key]) for key in ("floor_decode_with", "floor_product_with") if key in found),
     )

@@ -36,6 +36,8 @@ from fv2es_builders.presets import preset_by_name
 from fv2es_pipelines.mel import MelPipeline
 from fv2es_pipelines.mtcnn import ArrayPicture, Detector
 
+pytestmark = pytest.mark.xdist_group("peers")  # what the original says is found once
+
 SAME = 1e-5
 """In probability: the same weights, pictures and sound, through PyTorch or ONNX Runtime."""
 SAME_AS_FV2ES = 1e-3
