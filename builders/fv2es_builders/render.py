@@ -9,7 +9,7 @@ from typing import Final
 
 from fv2es_builders.dali_graphs import dali_pipeline_bytes
 from fv2es_builders.errors import BuildUsageError, MixedProfiles, ServerVersionError
-from fv2es_pipelines.specification import ADMITTED, AXIS_RANGES, UTTERANCES, Model, Profile, Tensor, models
+from fv2es_pipelines.specification import AXIS_RANGES, Model, Profile, Tensor, models
 
 HEADER = "# Rendered by `python -m fv2es_builders.render`; change fv2es_pipelines/specification.py instead.\n"
 MODEL_WAITING_US = 2000
@@ -30,16 +30,8 @@ QUEUE_TIMEOUT_US: Final = 60_000_000
 """How long a request may wait for a model on a GPU: beyond it whoever asked has given up."""
 
 _WORKERS: Final[Mapping[Profile, Mapping[str, str]]] = {
-    "cpu": {
-        "admission": "admission",
-        "faces": "faces",
-        "mel": "mel",
-        "tokenizer": "tokenizer",
-        "manifest": "manifest",
-        "speech": "speech",
-    },
+    "cpu": {"faces": "faces", "mel": "mel", "tokenizer": "tokenizer", "manifest": "manifest", "speech": "speech"},
     "gpu": {
-        "admission": "admission",
         "frames": "frames",
         "faces": "device_faces",
         "sound": "sound",
@@ -166,17 +158,13 @@ def _batching(model: Model) -> str:
 
 
 def _steps(members: Iterable[Model], version: ServerVersion) -> str:
-    """Tensors of one name are one tensor: that alone ties the steps together. But all take UTTERANCES from `admission`."""
-    members = list(members)
+    """Tensors of one name are one tensor: that alone ties the steps together."""
     steps = []
-    # Triton refuses an ensemble with a tensor that nobody takes.
-    taken = {ADMITTED.name} | {t.name for each in members for t in (each.outputs if each.role == "ensemble" else each.inputs)}
     for each in members:
         if each.role in ("alone", "ensemble"):
             continue
-        sources = {} if ADMITTED in each.outputs else {UTTERANCES.name: ADMITTED.name}
-        maps = [f'input_map {{ key: "{t.name}" value: "{sources.get(t.name, t.name)}" }}' for t in each.inputs]
-        maps += [f'output_map {{ key: "{t.name}" value: "{t.name}" }}' for t in each.outputs if t.name in taken]
+        maps = [f'input_map {{ key: "{t.name}" value: "{t.name}" }}' for t in each.inputs]
+        maps += [f'output_map {{ key: "{t.name}" value: "{t.name}" }}' for t in each.outputs]
         inner = "\n".join(f"      {line}" for line in maps)
         steps.append(f'    {{\n      model_name: "{each.name}"\n      model_version: -1\n{inner}\n    }}')
     bound = f"\n  max_inflight_requests: {MAX_INFLIGHT}" if version >= _INFLIGHT_SINCE else ""

@@ -294,7 +294,6 @@ class EmbeddedServer:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "LD_LIBRARY_PATH": os.pathsep.join(map(str, self.installation.libraries)),
             "CUDA_VISIBLE_DEVICES": "",
-            "FV2ES_METRICS_PORT": str(self.metrics_port),  # where the model `admission` reads what has ended
         }
         command = [
             str(self.installation.server),

@@ -17,9 +17,6 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 Worker = Callable[[Sequence[Arrays]], Sequence[Arrays | PipelineError]]
 """Takes the inputs of several requests by tensor name; gives the outputs of each, or the error of that one alone."""
 
-REQUEST_ID = "REQUEST_ID"
-"""Stands beside the inputs of models whose parameter `request_ids` is true: the id that the client gave, [1] str."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelFolder:
@@ -64,18 +61,11 @@ def adapt(pb_utils: Any, load: Callable[[ModelFolder], Worker]) -> type:
             self.inputs = [each["name"] for each in config["input"]]
             parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
             folder = Path(args["model_repository"]) / args["model_version"]
-            self.with_ids = parameters.get("request_ids") == "true"
             self.work = load(ModelFolder(path=folder, parameters=parameters, batched=config["max_batch_size"] > 0))
 
         def execute(self, requests: Sequence[Any]) -> list[Any]:
-            return [respond(each) for each in self.work([self.unpack(each) for each in requests])]
-
-        def unpack(self, request: Any) -> Arrays:
-            tensors = [pb_utils.get_input_tensor_by_name(request, name) for name in self.inputs]
-            arrays = {each.name(): each.as_numpy() for each in tensors}
-            if self.with_ids:
-                arrays[REQUEST_ID] = np.array([request.request_id()], np.object_)
-            return arrays
+            tensors = [[pb_utils.get_input_tensor_by_name(each, name) for name in self.inputs] for each in requests]
+            return [respond(each) for each in self.work([{t.name(): t.as_numpy() for t in row} for row in tensors])]
 
     def respond(answer: Arrays | PipelineError) -> Any:
         if isinstance(answer, PipelineError):

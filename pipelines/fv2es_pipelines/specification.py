@@ -56,18 +56,6 @@ UTTERANCES = Tensor(
     axes=("U", 2),
     meaning="start and end, half-open, in seconds on the clip's own clock",
 )
-ADMITTED = Tensor(
-    name="ADMITTED",
-    data_type="FP64",
-    axes=("U", 2),
-    meaning="UTTERANCES as they are: what the other models take for them, so that none begins before",
-)
-COME_AFTER = Tensor(
-    name="COME_AFTER",
-    data_type="FP64",
-    axes=(1,),
-    meaning="to a question: 0, send the clip now, or seconds after which to ask again; to a clip 0",
-)
 WORDS = Tensor(
     name="WORDS", data_type="BYTES", axes=("U",), meaning="words of each utterance, UTF-8; empty: none known"
 )
@@ -291,20 +279,7 @@ AXIS_RANGES: Mapping[str, tuple[int, int, int]] = {
 """Lengths of each axis that an engine is built for: least, usual, most. Utterances of 10 s are usual, of 120 s the longest;
 the most of U, N and M follow from the limits on a clip (`MediaLimits`)."""
 
-MAX_UNDER_WAY = {"cpu": 8, "gpu": 64}
-"""Most clips under way in a server, by profile: enough to keep it busy while the next ones are sent; each holds its bytes, up to 16 MB."""
-
-_ADMISSION_MODEL = Model(
-    name="admission",
-    role="media",
-    summary="answers first: refuses the request where too many are under way; asked by itself, says when to send a clip",
-    inputs=(UTTERANCES,),
-    outputs=(ADMITTED, COME_AFTER),
-    parameters={"limit": str(MAX_UNDER_WAY["cpu"]), "request_ids": "true"},
-)
-
 MODELS: tuple[Model, ...] = (
-    _ADMISSION_MODEL,
     Model(
         name="faces",
         role="media",
@@ -442,9 +417,6 @@ _GPU_SPEECH_MODEL = replace(
     parameters={"model": SPEECH_MODEL, "device": "cuda", "compute_type": "float16"},
 )
 _REPLACED: Mapping[str, tuple[Model, ...]] = {
-    "admission": (
-        replace(_ADMISSION_MODEL, parameters={"limit": str(MAX_UNDER_WAY["gpu"]), "request_ids": "true"}),
-    ),
     "speech": (_GPU_SPEECH_MODEL,),
     "faces": (_FRAMES_MODEL, _DECODE_MODEL, _GPU_FACES_MODEL),
     "mel": (_SOUND_MODEL, _GPU_MEL_MODEL),

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from fv2es_pipelines import constants
-from fv2es_pipelines.admission import LOOK, WAIT, Admission, EndedRequests
-from fv2es_pipelines.adapter import REQUEST_ID, Arrays, ModelFolder, Worker, one_by_one
+from fv2es_pipelines.adapter import Arrays, ModelFolder, Worker, one_by_one
 from fv2es_pipelines.clip import MediaLimits, checked_utterances
 from fv2es_pipelines.device_faces import DeviceFaceExtractor
 from fv2es_pipelines.engine import MissingWeights
@@ -23,28 +22,6 @@ from fv2es_pipelines.sound import read_stretches, stretch_batch
 from fv2es_pipelines.specification import MAX_ROWS
 from fv2es_pipelines.speech import SpeechPipeline, settings_from
 from fv2es_pipelines.tokens import Tokenizer
-
-
-METRICS_PORT = "FV2ES_METRICS_PORT"
-"""Environment variable that names the port of the server's metrics where it is not Triton's own, 8002."""
-
-
-def load_admission(folder: ModelFolder) -> Worker:
-    """UTTERANCES -> ADMITTED, COME_AFTER. The id of the request says whether it asks or enters, see `fv2es_pipelines.admission`."""
-    ended = EndedRequests("emotion", int(os.environ.get(METRICS_PORT, "8002")))
-    admission = Admission(limit=int(folder.parameters["limit"]), num_ended=ended)
-
-    def answer(request: Arrays) -> Arrays:
-        name = str(request[REQUEST_ID][0])
-        come_after_s = 0.0
-        if name.startswith((LOOK, WAIT)):
-            kind, _, ticket = name.partition("/")
-            come_after_s = admission.ask(ticket, wait=f"{kind}/" == WAIT)
-        else:
-            admission.enter(name)
-        return {"ADMITTED": request["UTTERANCES"], "COME_AFTER": np.array([come_after_s])}
-
-    return one_by_one(answer)
 
 
 def load_faces(folder: ModelFolder) -> Worker:

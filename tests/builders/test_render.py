@@ -65,11 +65,7 @@ def test_every_tensor_of_a_step_is_made_before_in_the_same_form(profile):
             data_type, dims = made[step.input_map[each.name]]
             assert data_type == each.data_type
             assert same_form(dims, batch + list(each.dims)), (step.model_name, each.name)
-        made |= {
-            step.output_map[each.name]: (each.data_type, batch + list(each.dims))
-            for each in config.output
-            if each.name in step.output_map
-        }
+        made |= {step.output_map[each.name]: (each.data_type, batch + list(each.dims)) for each in config.output}
     assert not configs
     for each in ensemble.output:
         assert made[each.name][0] == each.data_type
