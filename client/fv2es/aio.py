@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
@@ -38,8 +39,10 @@ from fv2es.track import TrackRule
 from fv2es.utterances import UtteranceRule
 from fv2es.wire import (
     CHANNEL_ARGUMENTS,
+    CLIENT_HEADER,
     MANIFEST_MODEL,
     MODEL,
+    SMALL_REQUEST,
     decode_manifest,
     encode_manifest_request,
     error_from_status,
@@ -87,6 +90,7 @@ class AsyncClient:
         self.speech_rule = speech_rule or SpeechRule()
         self.track_rule = track_rule
         self._open_triton: triton.InferenceServerClient | None = None
+        self._headers = {CLIENT_HEADER: uuid.uuid4().hex}
         self._was_reached = False
 
     async def __aenter__(self) -> Self:
@@ -116,7 +120,7 @@ class AsyncClient:
             metadata = await self._triton.get_server_metadata(client_timeout=CONNECT_TIMEOUT_S)
             await self._triton.get_model_metadata(MODEL, client_timeout=CONNECT_TIMEOUT_S)
             answer = await self._triton.infer(
-                MANIFEST_MODEL, encode_manifest_request(), client_timeout=CONNECT_TIMEOUT_S
+                MANIFEST_MODEL, encode_manifest_request(), client_timeout=CONNECT_TIMEOUT_S, headers=SMALL_REQUEST
             )
         manifest = decode_manifest(answer, address=self.address)
         return ModelInfo.from_manifest(manifest, server_version=metadata.version, address=self.address)
@@ -235,13 +239,15 @@ class AsyncClient:
 
     async def _infer(self, clip: Clip, work: Work) -> Any:
         with self._typed_errors(self.rule.timeout_s):
-            answer = await self._triton.infer(work.model_name, work.encode(clip), client_timeout=self.rule.timeout_s)
+            answer = await self._triton.infer(
+                work.model_name, work.encode(clip), client_timeout=self.rule.timeout_s, headers=self._headers
+            )
         return work.decode(answer, address=self.address)
 
     async def _ask(self, question: Question) -> Any:
         with self._typed_errors(self.rule.timeout_s):
             response = await self._triton.infer(
-                question.model_name, question.inputs, client_timeout=self.rule.timeout_s
+                question.model_name, question.inputs, client_timeout=self.rule.timeout_s, headers=SMALL_REQUEST
             )
         return question.decode(response, address=self.address)
 

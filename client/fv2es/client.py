@@ -1,6 +1,7 @@
 """The client for ordinary code; `fv2es.aio` has the same for asyncio."""
 
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
@@ -36,8 +37,10 @@ from fv2es.track import TrackRule
 from fv2es.utterances import UtteranceRule
 from fv2es.wire import (
     CHANNEL_ARGUMENTS,
+    CLIENT_HEADER,
     MANIFEST_MODEL,
     MODEL,
+    SMALL_REQUEST,
     decode_manifest,
     encode_manifest_request,
     error_from_status,
@@ -89,6 +92,7 @@ class Client:
         self.speech_rule = speech_rule or SpeechRule()
         self.track_rule = track_rule
         self._triton = triton.InferenceServerClient(self.address, channel_args=CHANNEL_ARGUMENTS)
+        self._headers = {CLIENT_HEADER: uuid.uuid4().hex}
         self._was_reached = False
 
     def __enter__(self) -> Self:
@@ -113,7 +117,9 @@ class Client:
         try:
             metadata = self._triton.get_server_metadata(client_timeout=CONNECT_TIMEOUT_S)
             self._triton.get_model_metadata(MODEL, client_timeout=CONNECT_TIMEOUT_S)
-            answer = self._triton.infer(MANIFEST_MODEL, encode_manifest_request(), client_timeout=CONNECT_TIMEOUT_S)
+            answer = self._triton.infer(
+                MANIFEST_MODEL, encode_manifest_request(), client_timeout=CONNECT_TIMEOUT_S, headers=SMALL_REQUEST
+            )
         except triton.InferenceServerException as error:
             raise self._typed(error, CONNECT_TIMEOUT_S) from error
         manifest = decode_manifest(answer, address=self.address)
@@ -258,12 +264,15 @@ class Client:
             inputs,
             on_answer,
             client_timeout=self.rule.timeout_s,
+            headers=self._headers,
         )
         return _Sent(clip=clip, attempts=attempts, answer=future, cancel=call.cancel)
 
     def _ask(self, question: Question) -> Any:
         try:
-            response = self._triton.infer(question.model_name, question.inputs, client_timeout=self.rule.timeout_s)
+            response = self._triton.infer(
+                question.model_name, question.inputs, client_timeout=self.rule.timeout_s, headers=SMALL_REQUEST
+            )
         except triton.InferenceServerException as error:
             raise self._typed(error, self.rule.timeout_s) from error
         return question.decode(response, address=self.address)
