@@ -28,6 +28,7 @@ from av.video import VideoStream
 
 from fv2es import Fv2esError
 from fv2es.errors import MissingStream, NotMedia, SourceNotFound, UsageError
+from fv2es.files import write_whole
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "tests" / "media" / "astronaut.mp4"
@@ -43,6 +44,17 @@ LARGE_PX = 1440
 SOUND_HZ = 48_000
 GRAIN_LEVELS = 2.5
 """Standard deviation of the grain, of 255 levels: a camera in a lit room."""
+CUE_S = 5.0
+SENTENCES = (
+    "I never thought that we would get this far.",
+    "When they told me that the launch was put off again, I went home and did not speak to anybody for two days.",
+    "Look at that!",
+    "My mother still keeps the letter in the drawer beside her bed, and I am sure that she reads it now and then.",
+    "We were all very tired, but nobody wanted to leave before it was over.",
+    "To be honest, I was furious.",
+    "It is the happiest day that I can remember, and I would not change a minute of it.",
+)
+"""4 to 23 words, some three words a second in all: the speed of quiet speech."""
 BITS_PER_S_1080P = 6_000_000
 """Of H.264; streaming sites give 1080p30 4 to 8 Mbit/s."""
 
@@ -168,9 +180,19 @@ def material(
         frames_per_s=float(frames_per_s),
         num_bytes=path.stat().st_size,
     )
-    text = json.dumps(asdict(made) | {"path": path.name}, indent=1)
-    _whole(beside, lambda part: part.write_text(text, encoding="utf-8"))
+    write_whole(beside, json.dumps(asdict(made) | {"path": path.name}, indent=1).encode())
     return made
+
+
+def words_of(film: Material) -> Path:
+    """A transcript for a film: one of `SENTENCES` every `CUE_S` seconds. It is made up; what it costs to read is real."""
+    path = film.path.with_suffix(".tsv")
+    lines = []
+    for index in range(math.ceil(film.duration_s / CUE_S)):
+        start_s, end_s = index * CUE_S, min((index + 1) * CUE_S, film.duration_s)
+        lines.append(f"{start_s:.1f}\t{end_s:.1f}\t{SENTENCES[index % len(SENTENCES)]}\n")
+    write_whole(path, "".join(lines).encode())
+    return path
 
 
 def sha256_of(path: Path) -> str:

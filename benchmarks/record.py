@@ -19,6 +19,7 @@ import av
 
 from benchmarks.material import ROOT, Material
 from fv2es import Fv2esError
+from fv2es.files import write_whole
 
 SCHEMA_VERSION = 1
 
@@ -134,9 +135,7 @@ def write_record(
     }
     text = json.dumps(record, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    write_whole(path, text.encode())
 
 
 def _as_typed(arguments: Sequence[str]) -> list[str]:

@@ -1,0 +1,117 @@
+"""What nothing can go below: decoding every picture and throwing it away, and a bare matrix product.
+
+    python -m benchmarks.floor FILM
+
+Decoding goes through the `ffmpeg` binary where there is one (`-f null`), else through the same FFmpeg in PyAV.
+"""
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+
+PAPER_GFLOP_PER_S = 28.0
+"""Of the paper's acoustic branch for a second of sound: 11.2 GFLOP a piece of 0.4 s. By far the dearest net."""
+GFLOP_PER_S = {"starter": 0.385}
+"""Of other models, by the name in their manifest."""
+DECODED_S = 300.0
+"""Longer films are decoded up to here: one minute costs what another does."""
+PRODUCT = (512, 512, 2048)
+"""Rows, inner and outer size of the product: the feed-forward part of NesT's last level, for eight pieces at once."""
+PRODUCT_S = 2.0
+"""How long products are repeated."""
+
+
+def decode_floor(film: Path, duration_s: float) -> dict[str, float | str]:
+    """What decoding all pictures and sound takes for a second of video, on all cores, found on the first `DECODED_S`.
+
+    `floor_decode_wall_s_per_s`, `floor_decode_cpu_s_per_s` and `floor_decode_with`: what decoded.
+    """
+    binary = shutil.which("ffmpeg")
+    most_s = min(DECODED_S, duration_s)
+    if binary is None:
+        wall_s, cpu_s = _timed(lambda: _decode(film, most_s), resource.RUSAGE_SELF)
+    else:
+        command = (binary, "-nostdin", "-loglevel", "error", "-t", str(most_s), "-i", str(film), "-f", "null", "-")
+        wall_s, cpu_s = _timed(lambda: subprocess.run(command, check=True), resource.RUSAGE_CHILDREN)
+    return {
+        "floor_decode_wall_s_per_s": wall_s / most_s,
+        "floor_decode_cpu_s_per_s": cpu_s / most_s,
+        "floor_decode_with": "PyAV" if binary is None else "ffmpeg",
+    }
+
+
+def product_floor(gflop_per_s: float = PAPER_GFLOP_PER_S) -> dict[str, float | str]:
+    """Seconds that the acoustic branch's arithmetic takes for a second of sound, were it one float32 matrix product of numpy's BLAS.
+
+    `floor_product_wall_s_per_s`, `floor_product_cpu_s_per_s`, and what was reached: `floor_product_gflop_per_s`.
+    """
+    random = np.random.default_rng(0)
+    rows, inner, outer = PRODUCT
+    left = random.normal(size=(rows, inner)).astype(np.float32)
+    right = random.normal(size=(inner, outer)).astype(np.float32)
+    out = np.empty((rows, outer), np.float32)
+    np.matmul(left, right, out=out)
+    turns = 0
+
+    def products() -> None:
+        nonlocal turns
+        end_s = time.perf_counter() + PRODUCT_S
+        while time.perf_counter() < end_s:
+            for _ in range(20):
+                np.matmul(left, right, out=out)
+            turns += 20
+
+    wall_s, cpu_s = _timed(products, resource.RUSAGE_SELF)
+    gflop = 2e-9 * rows * inner * outer * turns
+    return {
+        "floor_product_wall_s_per_s": wall_s * gflop_per_s / gflop,
+        "floor_product_cpu_s_per_s": cpu_s * gflop_per_s / gflop,
+        "floor_product_gflop_per_s": gflop / wall_s,
+    }
+
+
+def _decode(film: Path, most_s: float) -> None:
+    with av.open(str(film)) as container:
+        container.streams.video[0].thread_type = "AUTO"
+        for packet in container.demux((*container.streams.video[:1], *container.streams.audio[:1])):
+            packet.decode()
+            if packet.dts is not None and packet.dts * packet.time_base >= most_s:
+                return
+
+
+def _timed(work: Callable[[], object], who: int) -> tuple[float, float]:
+    """Wall and processor seconds."""
+    before, start_s = resource.getrusage(who), time.perf_counter()
+    work()
+    wall_s, after = time.perf_counter() - start_s, resource.getrusage(who)
+    return wall_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def main() -> int:
+    """Print both floors of a film as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.floor")
+    parser.add_argument("film", type=Path)
+    parser.add_argument(
+        "--duration-s", type=float, default=60.0, help="of the film; no more of it is decoded (default: 60)"
+    )
+    parser.add_argument(
+        "--gflop-per-s", type=float, default=PAPER_GFLOP_PER_S, help="of the acoustic branch, for a second of sound"
+    )
+    options = parser.parse_args()
+    sys.stdout.write(
+        json.dumps(decode_floor(options.film, options.duration_s) | product_floor(options.gflop_per_s)) + "\n"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
