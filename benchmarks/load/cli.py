@@ -6,15 +6,17 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tritonclient.grpc as triton
 
-from benchmarks.load.outcome import outcome, read_events, server_shares, steps_of
+from benchmarks.load.outcome import Step, outcome, read_events, server_shares, steps_of
 from benchmarks.material import ENCODINGS, ROOT, Material, material
-from benchmarks.processes import family, listener, memory
+from benchmarks.processes import cpu_s, family, listener, memory
 from benchmarks.record import write_record
 from fv2es import EmbeddedServer, Fv2esError
 from fv2es.errors import UsageError
@@ -109,7 +111,7 @@ def _run(options: argparse.Namespace, film: Material, address: str) -> list[dict
         before = _statistics(address)
         with (
             subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as locust,
-            _Peak(owner, locust.pid) as peak,
+            _Watch(owner, locust.pid) as watch,
         ):
             _, said = locust.communicate()
         if locust.returncode not in (0, 1):  # 1: some films failed, which is measured
@@ -117,24 +119,27 @@ def _run(options: argparse.Namespace, film: Material, address: str) -> list[dict
         after, events = _statistics(address), read_events(event_log)
     kind = "films_per_minute" if options.open_loop else "clients"
     measured = [
-        {"scope": "step", "material": film.name, kind: step.level, **outcome(step, events)}
+        {"scope": "step", "material": film.name, kind: step.level, **outcome(step, events), **watch.cpu_facts(step)}
         for step in steps_of(events, options.levels, options.step_seconds)
     ]
     whole = {"scope": "run", "material": film.name, **server_shares(before, after)}
-    return [*measured, whole | {"server_peak_bytes": peak.server_bytes, "client_peak_bytes": peak.client_bytes}]
+    return [*measured, whole | {"server_peak_bytes": watch.server_bytes, "client_peak_bytes": watch.client_bytes}]
 
 
-class _Peak:
-    """Watches the memory of the server, where it runs here, and of Locust; a context."""
+class _Watch:
+    """Memory and processor time of the server, where it runs here, and of Locust, over time; a context."""
 
     def __init__(self, server_pid: int | None, client_pid: int) -> None:
         self.server_bytes: int | None = None
         self.client_bytes = 0
+        self.server_cpu_s: list[tuple[float, float]] = []
+        """Time on the clock of `time.monotonic`, processor time until then."""
+        self.client_cpu_s: list[tuple[float, float]] = []
         self._pids = server_pid, client_pid
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> "_Peak":
+    def __enter__(self) -> "_Watch":
         self._thread.start()
         return self
 
@@ -142,12 +147,32 @@ class _Peak:
         self._over.set()
         self._thread.join()
 
+    def cpu_facts(self, step: Step) -> dict[str, float | None]:
+        """Mean use of processors in the measured part of a step, in processors."""
+        return {
+            "server_processors": _slope(self.server_cpu_s, step.measured_from_s, step.end_s),
+            "client_processors": _slope(self.client_cpu_s, step.measured_from_s, step.end_s),
+        }
+
     def _watch(self) -> None:
         server_pid, client_pid = self._pids
         while not self._over.wait(SAMPLE_INTERVAL_S):
+            now_s = time.monotonic()
             self.client_bytes = max(self.client_bytes, memory([client_pid]).total_bytes)
+            self.client_cpu_s.append((now_s, cpu_s(client_pid)))
             if server_pid is not None:
-                self.server_bytes = max(self.server_bytes or 0, memory(family(server_pid)).total_bytes)
+                members = family(server_pid)
+                self.server_bytes = max(self.server_bytes or 0, memory(members).total_bytes)
+                self.server_cpu_s.append((now_s, sum(map(cpu_s, members))))
+
+
+def _slope(series: Sequence[tuple[float, float]], start_s: float, end_s: float) -> float | None:
+    """Growth a second between two times; None where the series does not reach them."""
+    times_s = [each[0] for each in series]
+    if not series or times_s[0] > start_s or times_s[-1] < end_s - 2 * SAMPLE_INTERVAL_S:
+        return None
+    first, last = np.interp([start_s, end_s], times_s, [each[1] for each in series])
+    return float((last - first) / (end_s - start_s))
 
 
 def _statistics(address: str) -> dict[str, tuple[int, int, int]]:
@@ -164,6 +189,11 @@ def _statistics(address: str) -> dict[str, tuple[int, int, int]]:
         )
         for each in found
     }
+
+
+def _per_cpu(each: dict[str, Any]) -> str:
+    used = (each["server_processors"] or 0) + (each["client_processors"] or 0)
+    return f" ({each['video_s_per_s'] / used:.2f} video-s per processor second)" if each["server_processors"] else ""
 
 
 def _line(each: dict[str, Any]) -> str:
@@ -183,6 +213,6 @@ def _line(each: dict[str, Any]) -> str:
         f"{count} {name}" for name, count in zip(each["error_classes"], each["error_counts"], strict=True)
     )
     return (
-        f"{level}: {each['video_s_per_s']:.2f} video-s/s, {each['films_done']} of {each['films_due']} films, "
+        f"{level}: {each['video_s_per_s']:.2f} video-s/s{_per_cpu(each)}, {each['films_done']} of {each['films_due']} films, "
         f"p50/90/95/99 film {times('film')} s, first utterance {times('first_utterance')} s; errors: {errors or 'none'}"
     )

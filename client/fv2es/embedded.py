@@ -44,6 +44,9 @@ SHARED_MEMORY_BYTES = 8 << 20
 """Shared memory of each worker at first, and by how much it grows. More than all but the largest clips take, so that it seldom grows:
 reports tie crashes of the Python backend to growth. Triton's own value is 1 MiB."""
 
+GATE_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "262144"}
+"""Clips of all clients go through the gate: their bytes go back to the system when they are through."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TritonInstallation:
@@ -311,7 +314,7 @@ class EmbeddedServer:
             command += [f"--{name}-address={LOOPBACK}", f"--{name}-port={port}"]
         self._process = self._run(command, environment)
         gate = ["-m", "fv2es.gate", f"--listen={self.address}", f"--triton={LOOPBACK}:{self._inner_port}"]
-        self._gate = self._run([sys.executable, *gate], dict(os.environ))
+        self._gate = self._run([sys.executable, *gate], os.environ | GATE_ENVIRONMENT)
         deadline_s = time.monotonic() + timeout_s
         for error in prove_ready(self.address, deadline_s=deadline_s):
             if self._stopping.is_set():
