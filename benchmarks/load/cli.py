@@ -119,7 +119,13 @@ def _run(options: argparse.Namespace, film: Material, address: str) -> list[dict
         after, events = _statistics(address), read_events(event_log)
     kind = "films_per_minute" if options.open_loop else "clients"
     measured = [
-        {"scope": "step", "material": film.name, kind: step.level, **outcome(step, events), **watch.cpu_facts(step)}
+        {
+            "scope": "step",
+            "material": film.name,
+            kind: step.level,
+            **outcome(step, events, open_loop=options.open_loop),
+            **watch.cpu_facts(step),
+        }
         for step in steps_of(events, options.levels, options.step_seconds)
     ]
     whole = {"scope": "run", "material": film.name, **server_shares(before, after)}
@@ -213,6 +219,6 @@ def _line(each: dict[str, Any]) -> str:
         f"{count} {name}" for name, count in zip(each["error_classes"], each["error_counts"], strict=True)
     )
     return (
-        f"{level}: {each['video_s_per_s']:.2f} video-s/s{_per_cpu(each)}, {each['films_done']} of {each['films_due']} films, "
+        f"{level}: {each['video_s_per_s']:.2f} video-s/s{_per_cpu(each)}, {each['films_done']} of {each['films']} films, "
         f"p50/90/95/99 film {times('film')} s, first utterance {times('first_utterance')} s; errors: {errors or 'none'}"
     )

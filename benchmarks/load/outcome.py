@@ -46,21 +46,22 @@ def steps_of(events: Iterable[Event], levels: Sequence[float], step_s: float) ->
     ]
 
 
-def outcome(step: Step, events: Sequence[Event]) -> dict[str, Any]:
+def outcome(step: Step, events: Sequence[Event], *, open_loop: bool) -> dict[str, Any]:
     """What a step gave, flat.
 
-    Throughput counts utterances that came in the measured part of the step. Times are those of films that were due in it, however late
-    they came; a film that was due and never came is an error of class `Unfinished`.
+    Throughput counts utterances that came in the measured part of the step. Times of a closed loop are those of films that ended in it; of
+    an open loop, of films that were due in it, however late they came: one that never came is an error of class `Unfinished`.
     """
     start_s, end_s = step.measured_from_s, step.end_s
     within = [each for each in events if start_s <= each["at_s"] < end_s]
     scored_s = [each["length_s"] for each in within if each["event"] == "utterance" and each["error"] is None]
-    due = [each for each in events if each["event"] == "due" and start_s <= each["scheduled_s"] < end_s]
-    numbers = {each["film"] for each in due}
+    moment = "scheduled_s" if open_loop else "at_s"
+    counted = [each for each in events if each["event"] == ("due" if open_loop else "film")]
+    numbers = {each["film"] for each in counted if start_s <= each[moment] < end_s}
     films = [each for each in events if each["event"] == "film" and each["film"] in numbers]
     firsts = [each for each in events if each["event"] == "first" and each["film"] in numbers]
     errors = Counter(each["error"] for each in films if each["error"])
-    errors += Counter(Unfinished=len(numbers) - len({each["film"] for each in films}))
+    errors += Counter(Unfinished=len(numbers) - len(films))
     lost = Counter(
         each["error"] for each in events if each["event"] == "utterance" and each["film"] in numbers and each["error"]
     )
@@ -68,7 +69,7 @@ def outcome(step: Step, events: Sequence[Event]) -> dict[str, Any]:
         "measured_s": end_s - start_s,
         "video_s_per_s": sum(scored_s) / (end_s - start_s),
         "utterances": len(scored_s),
-        "films_due": len(due),
+        "films": len(numbers),
         "films_done": sum(each["error"] is None for each in films),
         **_percentiles("film", [each["response_s"] for each in films if each["error"] is None]),
         **_percentiles("first_utterance", [each["response_s"] for each in firsts]),
