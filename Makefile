@@ -6,10 +6,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 comma := ,
 
-.PHONY: help demo test test-paper gpu-check lint types imports unit format setup setup-dev clean
+.PHONY: help demo test test-paper gpu-check bench bench-report bench-baseline lint types imports unit format setup setup-dev clean
 
 help: ## what can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
 
 demo: setup ## set up, then analyse a film of 12 s on an embedded Triton
 	@mkdir -p build
@@ -36,6 +36,19 @@ test-paper: setup-dev ## plans of the paper's size (a minute, 4 GB); no GPU need
 
 gpu-check: setup-dev ## on a machine with an NVIDIA GPU: build, compare and measure all engines there
 	@$(BIN)/python -m fv2es_builders.gpu_check --output build/gpu-check.json
+
+bench: setup-dev ## measure speed, memory, others and load on this machine (10 minutes), then report: build/bench/report/report.md
+	@$(BIN)/python -m benchmarks.long_video --heights 360,1080,2160 --minutes 1 --also 1080:h264:5 --also 1080:hevc:1
+	@film=$$($(BIN)/python -m benchmarks.material --heights 1080 --minutes 0.4 | cut -d' ' -f1); \
+	if [ -d benchmarks/peers ]; then $(BIN)/python -m benchmarks.peers "$$film" --repeat 1 --output build/bench/peers.json || [ $$? = 3 ]; fi
+	@if [ -d benchmarks/load ]; then $(BIN)/python -m benchmarks.load --clients 1,2,4 --step-seconds 30 --height 360 --length 24 --output build/bench/load; fi
+	@$(BIN)/python -m benchmarks.report
+
+bench-report: setup-dev ## tables, pictures and the README's table from the committed records, benchmarks/results/*.json
+	@$(BIN)/python -m benchmarks.report benchmarks/results --output benchmarks/results --readme README.md
+
+bench-baseline: setup-dev ## write the regression guard's baseline anew: after a gain, or a loss that is worth it
+	@PYTHONPATH=.:tests $(BIN)/python tests/benchmarks/work.py
 
 format: setup-dev ## put the code in order
 	@$(BIN)/ruff check --fix

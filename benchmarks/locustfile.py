@@ -158,3 +158,9 @@ class Steps(LoadTestShape):  # type: ignore[misc]
 def say_when(environment: Any, **_: Any) -> None:
     """The first line of the log: when the first step began."""
     Log(environment.parsed_options.event_log).write("start")
+
+
+@events.test_stop.add_listener  # type: ignore[untyped-decorator]
+def let_csv_be_written(**_: Any) -> None:
+    """Locust writes its CSV files now and then, and not at the end: the last films would be missing."""
+    gevent.sleep(locust.stats.CSV_STATS_INTERVAL_SEC + 0.5)

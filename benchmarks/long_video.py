@@ -7,6 +7,7 @@ sees memory that an earlier one left. Processor time and memory of the server ar
 """
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -47,13 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(argv)
     try:
+        wanted = [*itertools.product(options.heights, options.codecs, options.minutes), *options.also]
         films = [
             material(
                 height_px=height, codec=codec, duration_s=minutes * 60, source=options.source, folder=options.folder
             )
-            for minutes in options.minutes
-            for height in options.heights
-            for codec in options.codecs
+            for height, codec, minutes in dict.fromkeys(wanted)
         ]
         measurements = _measure_all(films, options)
     except UsageError as error:
@@ -81,12 +81,24 @@ def _parser() -> argparse.ArgumentParser:
     def numbers(text: str) -> list[float]:
         return [float(each) for each in text.split(",")]
 
+    def film(text: str) -> tuple[int, str, float]:
+        height, codec, minutes = text.split(":")
+        return int(height), codec, float(minutes)
+
     parser = argparse.ArgumentParser(prog="python -m benchmarks.long_video", description="Measure one stream.")
     parser.add_argument("--heights", type=whole, default=[360, 1080], help="lines, such as 360,720,1080,2160")
     parser.add_argument(
         "--codecs", type=lambda text: text.split(","), default=["h264"], help=f"among {','.join(ENCODINGS)}"
     )
     parser.add_argument("--minutes", type=numbers, default=[1.0], help="lengths, such as 1,5,60")
+    parser.add_argument(
+        "--also",
+        type=film,
+        action="append",
+        default=[],
+        metavar="HEIGHT:CODEC:MINUTES",
+        help="one film more; repeatable",
+    )
     parser.add_argument("--repeats", type=int, default=1, help="of the whole list, so that films take turns")
     parser.add_argument(
         "--words", choices=WORDS, default="transcript", help="where words come from (default: a made-up transcript)"

@@ -99,7 +99,18 @@ def _run(options: argparse.Namespace, film: Material, address: str) -> list[dict
         steps = ",".join(f"{each:g}" for each in options.levels)
         command = [
             *(sys.executable, "-m", "locust", "--locustfile", str(ROOT / "benchmarks" / "locustfile.py"), "--headless"),
-            *("--server", address, "--film", str(film.path), "--event-log", str(event_log), "--steps", steps),
+            *(
+                "--host",
+                address,
+                "--server",
+                address,
+                "--film",
+                str(film.path),
+                "--event-log",
+                str(event_log),
+                "--steps",
+                steps,
+            ),
             *("--step-seconds", f"{options.step_seconds:g}", "--seed", str(options.seed)),
             *("--timeout", f"{options.timeout:g}", "--stop-timeout", str(UNFINISHED_S), "--only-summary"),
             *("--html", str(options.output.with_suffix(".html")), "--csv", str(options.output)),

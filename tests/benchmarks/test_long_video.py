@@ -14,6 +14,7 @@ from fv2es import EmbeddedServer
 def test_measures_a_film(server: EmbeddedServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "record.json"
     arguments = ["--heights", "180", "--minutes", "0.2", "--folder", str(tmp_path), "--output", str(output)]
+    arguments += ["--also", "180:h264:0.2"]  # the same again: measured once
     assert main([*arguments, "--server", server.address]) == 0, capfd.readouterr().err
     record = read_record(output)
     (film,), (measured,) = record["materials"], record["measurements"]
