@@ -8,6 +8,8 @@ from pathlib import Path
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 SERVER = "tritonserver"
 """Name given to the server's own process; those of models have the model's."""
+GATE = "gate"
+"""Of the process that stands before an embedded server."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,8 +45,19 @@ def listener(port: int) -> int | None:
 
 
 def family(pid: int) -> dict[int, str]:
-    """A Triton's process and its children by process id: `SERVER`, or the model that a worker of the Python backend serves."""
+    """A Triton's process and its children by process id: `SERVER`, or the model that a worker of the Python backend serves.
+
+    The process may also be the gate before an embedded Triton, which is then part of it.
+    """
     found = {pid: SERVER}
+    try:
+        own = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        own = []
+    if b"fv2es.gate" in own:
+        before = next(each for each in own if each.startswith(b"--triton="))
+        triton = listener(int(before.rpartition(b":")[2]))
+        return {pid: GATE} | (family(triton) if triton is not None else {})
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
             for child in map(int, children.read_text(encoding="ascii").split()):

@@ -326,7 +326,7 @@ def _steps_table(record: Record) -> str:
             )
             for what in ("error", "lost")
         ]
-        done = f"{row['films_done']} of {row['films_due']}"
+        done = f"{row['films_done']} of {row['films']}"
         body.append(
             (
                 f"{row['level']:g} {unit}",

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -45,12 +45,18 @@ class _Asyncio:
             await self._open.close()
             self._open = None
 
-    def infer(self, model_name: str, inputs: list[InferInput], *, timeout_s: float) -> "asyncio.Task[InferResult]":
-        return asyncio.create_task(self._infer(model_name, inputs, timeout_s))
+    def infer(
+        self, model_name: str, inputs: list[InferInput], *, timeout_s: float, headers: Mapping[str, str]
+    ) -> "asyncio.Task[InferResult]":
+        return asyncio.create_task(self._infer(model_name, inputs, timeout_s, headers))
 
-    async def _infer(self, model_name: str, inputs: list[InferInput], timeout_s: float) -> InferResult:
+    async def _infer(
+        self, model_name: str, inputs: list[InferInput], timeout_s: float, headers: Mapping[str, str]
+    ) -> InferResult:
         with self._typed_errors(timeout_s):
-            answer: InferResult = await self.triton.infer(model_name, inputs, client_timeout=timeout_s)
+            answer: InferResult = await self.triton.infer(
+                model_name, inputs, client_timeout=timeout_s, headers=dict(headers)
+            )
         return answer
 
     async def wait(self, pending: "Sequence[asyncio.Task[InferResult]]", *, for_all: bool = False) -> None:

@@ -77,6 +77,7 @@ class Attempts:
 
     rule: ClientRule
     started_s: float = field(default_factory=time.monotonic)
+    """Of its sending; once it was turned away, of the first time that this was noticed."""
     crashes: int = 0
     rejections: int = 0
 
@@ -85,6 +86,8 @@ class Attempts:
         if isinstance(error, ClipRejected | DeadlineExceeded):
             return Verdict.LOSE_CLIP
         if isinstance(error, ServerOverloaded):
+            if not self.rejections:
+                self.started_s = time.monotonic()  # until now it was behind the clips before it
             self.rejections += 1
             late = time.monotonic() - self.started_s >= self.rule.timeout_s
             return Verdict.LOSE_CLIP if late else Verdict.BACK_OFF

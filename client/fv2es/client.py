@@ -1,7 +1,7 @@
 """The client for ordinary code; `fv2es.aio` has the same for asyncio."""
 
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from types import TracebackType
@@ -42,7 +42,9 @@ class _Blocking:
         self.address = address
         self.triton = triton.InferenceServerClient(address, channel_args=CHANNEL_ARGUMENTS)
 
-    def infer(self, model_name: str, inputs: list[InferInput], *, timeout_s: float) -> _Inference:
+    def infer(
+        self, model_name: str, inputs: list[InferInput], *, timeout_s: float, headers: Mapping[str, str]
+    ) -> _Inference:
         inference = _Inference()
 
         def on_answer(result: Any, error: Any) -> None:
@@ -51,7 +53,9 @@ class _Blocking:
             else:
                 inference.set_exception(self._typed(error, timeout_s))
 
-        inference.give_up = self.triton.async_infer(model_name, inputs, on_answer, client_timeout=timeout_s).cancel
+        inference.give_up = self.triton.async_infer(
+            model_name, inputs, on_answer, client_timeout=timeout_s, headers=dict(headers)
+        ).cancel
         return inference
 
     async def wait(self, pending: Sequence[_Inference], *, for_all: bool = False) -> None:

@@ -1,8 +1,9 @@
 """What clients say to a server, in which order, and what they do when it fails; `Client` and `AsyncClient` differ in how they wait alone."""
 
 import time
+import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -21,7 +22,15 @@ from fv2es.scoring import Item
 from fv2es.speech import SPEECH_MODEL, SpeechRule
 from fv2es.track import TrackRule
 from fv2es.utterances import UtteranceRule
-from fv2es.wire import CONNECT_TIMEOUT_S, MANIFEST_MODEL, MODEL, decode_manifest, encode_manifest_request
+from fv2es.wire import (
+    CLIENT_HEADER,
+    CONNECT_TIMEOUT_S,
+    MANIFEST_MODEL,
+    MODEL,
+    SMALL_REQUEST,
+    decode_manifest,
+    encode_manifest_request,
+)
 
 
 class Pending(Protocol):
@@ -43,7 +52,7 @@ class Transport(Protocol[P]):
 
     address: str
 
-    def infer(self, model_name: str, inputs: list[InferInput], *, timeout_s: float) -> P:
+    def infer(self, model_name: str, inputs: list[InferInput], *, timeout_s: float, headers: Mapping[str, str]) -> P:
         """Ask for an inference; comes back at once."""
 
     async def wait(self, pending: Sequence[P], *, for_all: bool = False) -> None:
@@ -91,6 +100,7 @@ class Conversation(Generic[P]):
 
     def __init__(self, transport: Transport[P], rules: Rules) -> None:
         self._transport, self._rules = transport, rules
+        self._headers = {CLIENT_HEADER: uuid.uuid4().hex}
         self._was_reached = False
 
     async def model(self) -> ModelInfo:
@@ -207,12 +217,16 @@ class Conversation(Generic[P]):
     def _send(self, request: Request, attempts: Attempts) -> _Sent[P]:
         lane = request.lane
         pending = self._transport.infer(
-            lane.model_name, lane.encode(request.clip), timeout_s=self._rules.client.timeout_s
+            lane.model_name,
+            lane.encode(request.clip),
+            timeout_s=self._rules.client.timeout_s,
+            headers=self._headers,
         )
         return _Sent(request=request, attempts=attempts, pending=pending)
 
     async def _infer(self, model_name: str, inputs: list[InferInput], timeout_s: float) -> InferResult:
-        pending = self._transport.infer(model_name, inputs, timeout_s=timeout_s)
+        """The answer to a small request."""
+        pending = self._transport.infer(model_name, inputs, timeout_s=timeout_s, headers=SMALL_REQUEST)
         try:
             await self._transport.wait([pending])
         except BaseException:

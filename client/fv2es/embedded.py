@@ -44,6 +44,9 @@ SHARED_MEMORY_BYTES = 8 << 20
 """Shared memory of each worker at first, and by how much it grows. More than all but the largest clips take, so that it seldom grows:
 reports tie crashes of the Python backend to growth. Triton's own value is 1 MiB."""
 
+GATE_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "262144"}
+"""Clips of all clients go through the gate: their bytes go back to the system when they are through."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TritonInstallation:
@@ -161,6 +164,8 @@ class EmbeddedServer:
         """How often the server was started anew after it, or one of its workers, died."""
         self._wanted_ports = (grpc_port, http_port, metrics_port)
         self._process: subprocess.Popen[bytes] | None = None
+        self._gate: subprocess.Popen[bytes] | None = None
+        """Stands before it, see `fv2es.gate`."""
         self._stopping = threading.Event()
         self._ready = threading.Event()
         self._draining = False
@@ -204,7 +209,7 @@ class EmbeddedServer:
         backend.mkdir(parents=True)
         for part in (*self.installation.backend.glob("*.*"), self.installation.stub):
             (backend / part.name).symlink_to(part)
-        self.grpc_port, self.http_port, self.metrics_port = _free_ports(self._wanted_ports)
+        self.grpc_port, self.http_port, self.metrics_port, self._inner_port = _free_ports((*self._wanted_ports, 0))
         self._thread = threading.Thread(target=self._supervise, name="fv2es-triton", daemon=True)
         self._thread.start()
         try:
@@ -307,21 +312,19 @@ class EmbeddedServer:
             "--disable-auto-complete-config",
             f"--exit-timeout-secs={DRAIN_S}",
         ]
-        for name, port in (("http", self.http_port), ("grpc", self.grpc_port), ("metrics", self.metrics_port)):
+        for name, port in (("http", self.http_port), ("grpc", self._inner_port), ("metrics", self.metrics_port)):
             command += [f"--{name}-address={LOOPBACK}", f"--{name}-port={port}"]
-        with self.log_path.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _RUN_AND_DIE_WITH_PARENT, *command],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self._process = self._run(command, environment)
+        gate = ["-m", "fv2es.gate", f"--listen={self.address}", f"--triton={LOOPBACK}:{self._inner_port}"]
+        self._gate = self._run([sys.executable, *gate], os.environ | GATE_ENVIRONMENT)
         deadline_s = time.monotonic() + timeout_s
         for error in prove_ready(self.address, deadline_s=deadline_s):
             if self._stopping.is_set():
                 return
+            if self._gate.poll() is not None:
+                raise _CrashedAtStart(
+                    f"the gate before tritonserver ended with status {self._gate.returncode}: {self._log_tail()}"
+                )
             if (status := self._process.poll()) is not None:
                 kind = _CrashedAtStart if status < 0 else EmbeddedServerError
                 raise kind(f"tritonserver ended with status {status}: {self._log_tail()}")
@@ -336,6 +339,18 @@ class EmbeddedServer:
             self._stopping.wait(0.1)
         self._workers = _workers(self._process.pid)
 
+    def _run(self, command: list[str], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+        """Start a process that dies with the supervisor and prints to the log."""
+        with self.log_path.open("ab") as output:
+            return subprocess.Popen(
+                [sys.executable, "-c", _RUN_AND_DIE_WITH_PARENT, *command],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
     def _watch(self) -> str | None:
         """What died, as soon as it does; None when the server is being stopped."""
         process = self._process
@@ -343,6 +358,9 @@ class EmbeddedServer:
             if process.poll() is not None:
                 log.warning("tritonserver ended with status %s: %s", process.returncode, self._log_tail())
                 return f"tritonserver ended with status {process.returncode}"
+            if self._gate is not None and self._gate.poll() is not None:
+                log.warning("the gate before tritonserver ended: %s", self._log_tail())
+                return f"the gate before tritonserver ended with status {self._gate.returncode}"
             for pid, model in self._workers.items():
                 if not _is_alive(pid):
                     log.warning("the worker of model `%s` ended: %s", model, self._log_tail())
@@ -361,11 +379,18 @@ class EmbeddedServer:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._end_gate()
         for pid in self._workers:
             _wait_until_gone(pid)
         self._workers = {}
         self._process = None
         _sweep(self._prefix)
+
+    def _end_gate(self) -> None:
+        if self._gate is not None:
+            self._gate.kill()
+            self._gate.wait()
+            self._gate = None
 
     def _log_tail(self) -> str:
         """The last lines of the log that speak of an error, for a message."""

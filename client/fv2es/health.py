@@ -11,7 +11,7 @@ import numpy as np
 import tritonclient.grpc as triton
 
 from fv2es.errors import Fv2esError
-from fv2es.wire import CHANNEL_ARGUMENTS, decode_response, encode_request, error_from_status
+from fv2es.wire import CHANNEL_ARGUMENTS, SMALL_REQUEST, decode_response, encode_request, error_from_status
 
 PROBE_TIMEOUT_S = 30.0
 
@@ -44,7 +44,7 @@ def probe(client: triton.InferenceServerClient, address: str, *, timeout_s: floa
     """
     inputs = encode_request(probe_clip(), [(0.0, 0.5)], ["ready"])
     try:
-        answer = client.infer("emotion", inputs, client_timeout=timeout_s)
+        answer = client.infer("emotion", inputs, client_timeout=timeout_s, headers=SMALL_REQUEST)
     except triton.InferenceServerException as error:
         raise error_from_status(error.status(), error.message(), address=address, timeout_s=timeout_s) from error
     decode_response(answer, address=address)

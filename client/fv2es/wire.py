@@ -43,6 +43,13 @@ CHANNEL_ARGUMENTS = (
 """For every channel. Given arguments replace those of tritonclient, so its unlimited messages are said again; gRPC's own
 waits between tries to connect grow to two minutes, a restarted server would be found long after it is back."""
 
+CLIENT_HEADER = "fv2es-client"
+"""Names the client that sends a clip: an embedded server serves those that wait in turn."""
+SMALL_HEADER = "fv2es-small"
+"""Marks requests that need not wait where clips do: proofs of health and small questions, of up to `SMALL_BYTES`."""
+SMALL_BYTES = 1_000_000
+SMALL_REQUEST = {SMALL_HEADER: "1"}
+
 _OUTPUTS = {
     "LOGITS": 2,
     "PROBABILITIES": 2,

@@ -87,7 +87,7 @@ def step(clients: int, video_s_per_s: float) -> dict:
         "scope": "step",
         "clients": clients,
         "video_s_per_s": video_s_per_s,
-        "films_due": 4,
+        "films": 4,
         "films_done": 3,
         "error_classes": ["ServerOverloaded"],
         "error_counts": [1],

@@ -1,0 +1,165 @@
+"""The gate before the embedded Triton: clips wait outside, where they cost nothing, and are served in turn.
+
+Triton 2.51 takes in whatever is sent, clip by clip into its memory, has no queue that may be full (in an ensemble a full one crashes it),
+and can crash when a request is cancelled. So this process stands before it and speaks the same gRPC:
+
+- A clip's bytes are read when its turn comes; until then gRPC's flow control keeps them with the client.
+- As many requests are under way in Triton as keep it busy. Others wait, first come, first served; where too many wait, the answer is
+  UNAVAILABLE, and clients come again later.
+- A client that vanishes while it waits leaves the queue at once. What Triton has begun it ends, and nobody cancels it.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import grpc
+
+from fv2es.turns import Crowded, TurnRule, Turns
+from fv2es.wire import CLIENT_HEADER, SMALL_BYTES, SMALL_HEADER
+
+_INFER: Final = "/inference.GRPCInferenceService/ModelInfer"
+_STREAM: Final = "/inference.GRPCInferenceService/ModelStreamInfer"
+_UNDER_WAY_S: Final = 900.0
+"""What is not answered by then never will be."""
+_WINDOW_BYTES: Final = 64 * 1024
+"""Of a request that waits, gRPC takes in no more than about this."""
+_UNLIMITED: Final = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
+_SERVER_ARGUMENTS: Final = (
+    *_UNLIMITED,
+    ("grpc.so_reuseport", 0),
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
+)
+_CHANNEL_ARGUMENTS: Final = (
+    *_UNLIMITED,
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 500),
+)
+
+
+class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped here
+    """Hands every call on to a Triton; those that carry clips in turn.
+
+    Args:
+        channel: of gRPC's asyncio, to the Triton.
+        turns: who may send.
+    """
+
+    def __init__(self, channel: Any, turns: Turns) -> None:
+        self._channel, self._turns = channel, turns
+        self._under_way: set[asyncio.Task[bytes]] = set()
+
+    def service(self, details: Any) -> Any:
+        """All methods are taken as streams of bytes, so that a message is read when it is wanted."""
+        behaviours = {_INFER: self._infer, _STREAM: self._stream}
+        behaviour = behaviours.get(details.method) or self._small(details.method)
+        return grpc.stream_stream_rpc_method_handler(behaviour)
+
+    async def _infer(self, _: Any, context: Any) -> None:
+        headers = dict(context.invocation_metadata())
+        if SMALL_HEADER in headers:
+            message = await context.read()
+            if len(message) > SMALL_BYTES:
+                await context.abort(
+                    grpc.StatusCode.INVALID_ARGUMENT,
+                    f"{len(message)} bytes are more than the {SMALL_BYTES} that may go ahead; leave out the header {SMALL_HEADER}",
+                )
+            await self._answer(context, self._begin(_INFER, message))
+            return
+        try:
+            await self._turns.take(headers.get(CLIENT_HEADER) or context.peer())
+        except Crowded as crowded:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(crowded))
+        try:
+            task = self._begin(_INFER, await context.read())
+        except BaseException:
+            self._turns.leave()
+            raise
+        task.add_done_callback(lambda _: self._turns.leave())
+        await self._answer(context, task)
+
+    def _begin(self, method: str, message: Any) -> "asyncio.Task[bytes]":
+        """Send a message on in a task of its own, which ends by itself whatever becomes of the caller."""
+        call = self._channel.unary_unary(method)
+        task: asyncio.Task[bytes] = asyncio.ensure_future(_awaited(call(message, timeout=_UNDER_WAY_S)))
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: "asyncio.Task[bytes]") -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # where the caller is gone, nobody else asks for it
+
+    async def _answer(self, context: Any, task: "asyncio.Task[bytes]") -> None:
+        try:
+            answer = await asyncio.shield(task)
+        except grpc.aio.AioRpcError as error:
+            await context.abort(error.code(), error.details() or "")
+        await context.write(answer)
+
+    def _small(self, method: str) -> Callable[[Any, Any], Awaitable[None]]:
+        async def hand_on(_: Any, context: Any) -> None:
+            await self._answer(context, self._begin(method, await context.read()))
+
+        return hand_on
+
+    async def _stream(self, requests: AsyncIterator[bytes], context: Any) -> None:
+        """Only for models of other repositories: none of ours answers more than once."""
+        try:
+            async for answer in self._channel.stream_stream(_STREAM)(requests):
+                await context.write(answer)
+        except grpc.aio.AioRpcError as error:
+            await context.abort(error.code(), error.details() or "")
+
+
+async def _awaited(call: Any) -> bytes:
+    answer: bytes = await call
+    return answer
+
+
+async def serve(listen: str, triton: str, rule: TurnRule) -> None:
+    """Stand before a Triton until this process is told to end.
+
+    Args:
+        listen: HOST:PORT for clients.
+        triton: HOST:PORT of the Triton's gRPC.
+        rule: how many at once.
+
+    Raises:
+        RuntimeError: the port is taken.
+    """
+    channel = grpc.aio.insecure_channel(triton, options=_CHANNEL_ARGUMENTS)
+    server = grpc.aio.server(options=_SERVER_ARGUMENTS)
+    server.add_generic_rpc_handlers((Gate(channel, Turns(rule)),))
+    server.add_insecure_port(listen)
+    await server.start()
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    await ended.wait()
+    await server.stop(grace=None)
+    await channel.close()
+
+
+def usual_rule() -> TurnRule:
+    """Two requests a core are enough to keep all busy; at least four, since a request is on one core now and then."""
+    return TurnRule(limit=min(max(4, 2 * len(os.sched_getaffinity(0))), 64))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m fv2es.gate --listen HOST:PORT --triton HOST:PORT`: the embedded server runs it."""
+    parser = argparse.ArgumentParser(prog="python -m fv2es.gate", description=main.__doc__)
+    parser.add_argument("--listen", required=True)
+    parser.add_argument("--triton", required=True)
+    options = parser.parse_args(argv)
+    asyncio.run(serve(options.listen, options.triton, usual_rule()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
