@@ -197,7 +197,7 @@ def _measured(film: Material, address: str, words: str) -> dict[str, Value]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Watch:
-    """Memory of client and server, once in `STEP_S`."""
+    """Memory of client and server, at some times of the run."""
 
     times_s: tuple[float, ...]
     client: tuple[Memory, ...]
@@ -222,8 +222,9 @@ class _Watch:
         return result
 
 
-STEP_S = 0.5
-"""Between two looks at memory; peaks between two looks are missed. A look takes some milliseconds."""
+LEAST_STEP_S, MOST_STEP_S, STEPS_SHARE = 1.0, 5.0, 1 / 60
+"""Between two looks at memory: a share of the time so far, within these bounds. A look at a server of 0.8 GB takes some 50 ms of a core, as the
+kernel counts all its pages; peaks between two looks are missed."""
 
 
 def _watched(child: "subprocess.Popen[bytes]", server: Mapping[int, str]) -> _Watch:
@@ -238,8 +239,9 @@ def _watched(child: "subprocess.Popen[bytes]", server: Mapping[int, str]) -> _Wa
             times_s.append(time.perf_counter() - start_s)
             client.append(seen)
             served.append(memory(server))
+        step_s = min(MOST_STEP_S, max(LEAST_STEP_S, STEPS_SHARE * (time.perf_counter() - start_s)))
         try:
-            child.wait(STEP_S)
+            child.wait(step_s)
         except subprocess.TimeoutExpired:
             continue
         return _Watch(times_s=tuple(times_s), client=tuple(client), server=tuple(served))
