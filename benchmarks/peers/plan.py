@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fv2es import SpeechRule, UtteranceRule
-from fv2es.analysis import outline, plan
+from fv2es.planning import outline
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +28,7 @@ def planned(film: Path, transcript: Path | None) -> tuple[Span, ...]:
         SourceError: the film can't be used.
         TranscriptError: the transcript can't be used.
     """
-    drawn = plan(outline(film, transcript, UtteranceRule(), NO_SPEECH))
+    drawn = outline(film, transcript, UtteranceRule(), NO_SPEECH)
     return tuple(Span(start_s=each.start_s, end_s=each.end_s, text=each.text) for each in drawn.utterances)
 
 
