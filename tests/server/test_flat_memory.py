@@ -59,8 +59,8 @@ def test_a_film_of_one_key_picture_has_the_same_numbers_decoded_and_copied(serve
 
 def test_damage_in_the_middle_is_named_and_costs_nothing_else(server: EmbeddedServer, astronaut: Path, tmp_path: Path):
     data = bytearray(astronaut.read_bytes())
-    first = len(data) // 2
-    data[first : first + 30_000] = np.random.default_rng(2).integers(0, 256, 30_000, dtype=np.uint8).tobytes()
+    first = len(data) // 4
+    data[first : first + 80_000] = np.random.default_rng(2).integers(0, 256, 80_000, dtype=np.uint8).tobytes()
     path = tmp_path / "damaged.mp4"
     path.write_bytes(data)
     rule = ClipRule(target_length_s=2.0, first_length_s=2.0)
