@@ -189,6 +189,21 @@ class EmbeddedServer:
         return f"{LOOPBACK}:{self.grpc_port}"
 
     @property
+    def shared_memory_bytes(self) -> int:
+        """What the server's workers hold of shared memory. It grows with the largest clips and does not shrink before the server ends.
+
+        Raises:
+            EmbeddedServerError: the server is not running.
+        """
+        if self._folder is None:
+            raise EmbeddedServerError("the server is not running")
+        blocks = 0
+        for region in SHARED_MEMORY.glob(f"{self._prefix}*"):
+            with contextlib.suppress(FileNotFoundError):
+                blocks += region.stat().st_blocks
+        return blocks * 512
+
+    @property
     def log_path(self) -> Path:
         """What the server and its workers print."""
         if self._folder is None:
