@@ -19,7 +19,6 @@ from fv2es.source import probe
 from fv2es.wire import (
     CHANNEL_ARGUMENTS,
     CONNECT_TIMEOUT_S,
-    CONNECT_TIMEOUT_S,
     MANIFEST_MODEL,
     MODEL,
     decode_manifest,
