@@ -174,8 +174,8 @@ class Analysis:
 
     @property
     def has_begun(self) -> bool:
-        """Whether there is an utterance already."""
-        return self._scoring.first_answer_s is not None
+        """Whether an utterance is done or lost already."""
+        return self._scoring.num_items > 0
 
     def remainder(self) -> list[Item]:
         """What is left when all answers are in."""

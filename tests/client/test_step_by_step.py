@@ -3,7 +3,7 @@
 from dataclasses import replace
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from whole_film import joined, utterances
 
@@ -12,6 +12,9 @@ from fv2es.source import SourceInfo
 from fv2es.speech import SpeechRule, stretches_of
 from fv2es.utterances import Heard, Planner, UtteranceRule, merged
 from fv2es.words import Word
+
+slowly = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A film is large for a random value, and the machine may be busy."""
 
 TEXTS = ["word", "word,", "end.", "so", "what?", "Mr."]
 
@@ -87,6 +90,7 @@ def all_of(heard: list[Heard]) -> Heard:
     )
 
 
+@slowly
 @given(film=films())
 def test_joining_gives_out_what_all_stretches_come_to(film):
     info, stretches, _ = film
@@ -101,6 +105,7 @@ def test_joining_gives_out_what_all_stretches_come_to(film):
         assert after.until_s >= before.until_s
 
 
+@slowly
 @given(film=films())
 def test_what_was_not_understood_is_joined_too(film):
     info, stretches, _ = film
@@ -120,6 +125,7 @@ rules = st.builds(
 )
 
 
+@slowly
 @given(film=films(), rule=rules)
 def test_utterances_known_early_are_those_of_the_whole_film(film, rule):
     info, stretches, _ = film
@@ -139,6 +145,7 @@ def test_utterances_known_early_are_those_of_the_whole_film(film, rule):
     assert [each.start_s for each in found] == sorted(each.start_s for each in found)
 
 
+@slowly
 @given(rows=st.lists(st.floats(0.05, 0.59), min_size=200, max_size=400))
 def test_one_who_never_pauses_is_not_waited_for(rows):
     """No sentence ends, no pause: what is known lags behind what is heard by some multiples of the longest utterance."""
