@@ -19,7 +19,7 @@ Array = np.ndarray[Any, Any]
 Rows = npt.NDArray[np.int64]
 
 MOST_RUNS: Final = 16
-"""Runs of one net at the same time. Each needs memory of its own: 50 MB for four pieces with a net of the paper's size."""
+"""Runs of one net at the same time. Each needs memory of its own: 40 MB for four pieces with a net of the paper's size."""
 
 _VNNI: Final = frozenset({"avx_vnni", "avx512_vnni"})
 """Flags of processors that sum products of whole numbers in 32 bits. Source: Linux, arch/x86/include/asm/cpufeatures.h."""
