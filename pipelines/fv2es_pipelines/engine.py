@@ -18,6 +18,9 @@ from fv2es_pipelines.rows import distinct_rows, row_lengths, shares
 Array = np.ndarray[Any, Any]
 Rows = npt.NDArray[np.int64]
 
+MOST_RUNS: Final = 16
+"""Runs of one net at the same time. Each needs memory of its own: 40 MB for four pieces with a net of the paper's size."""
+
 _VNNI: Final = frozenset({"avx_vnni", "avx512_vnni"})
 """Flags of processors that sum products of whole numbers in 32 bits. Source: Linux, arch/x86/include/asm/cpufeatures.h."""
 
@@ -61,8 +64,8 @@ class Engine:
 
     Args:
         path: the ONNX file.
-        num_threads: runs at the same time, or threads within one operator where the first axis is no batch; 0: as many as this process
-            may use.
+        num_threads: so many runs at the same time, up to `MOST_RUNS`, and further threads help them within one operator, as they do
+            where the first axis is no batch; 0: as many as this process may use.
         rows_per_run: longest batch given to the net at once, so that what it works on stays in the cache;
             0: the first axis is no batch, and everything is computed in one run.
         mask_input: the input whose zeros at the end of a row are padding, in all inputs: rows are put beside others of their length, and
@@ -75,10 +78,11 @@ class Engine:
     def __init__(self, path: Path, *, num_threads: int = 0, rows_per_run: int = 0, mask_input: str = "") -> None:
         if not path.is_file():
             raise MissingWeights(f"{path}: no such file; make it with `fv2es build --output REPOSITORY`")
-        self.num_threads = num_threads or len(os.sched_getaffinity(0))
+        threads = num_threads or len(os.sched_getaffinity(0))
+        self.num_runs = min(threads, MOST_RUNS) if rows_per_run else 1
         self.rows_per_run, self.mask_input = rows_per_run, mask_input
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1 if rows_per_run else self.num_threads
+        options.intra_op_num_threads = threads - self.num_runs + 1  # each run brings a thread of its own
         options.inter_op_num_threads = 1
         # Several engines share the cores: a waiting thread must sleep, not spin.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -88,7 +92,7 @@ class Engine:
         trim_heap()  # loading frees weights that were packed for products, and more
         self.inputs = {each.name: each for each in self.session.get_inputs()}
         self.output_names = [each.name for each in self.session.get_outputs()]
-        self._threads = ThreadPoolExecutor(self.num_threads)
+        self._runs = ThreadPoolExecutor(self.num_runs)
         self._known: dict[bytes, list[Array]] = {}
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
@@ -122,8 +126,8 @@ class Engine:
                 }
             )
 
-        runs = list(shares(order, rows_per_run=self.rows_per_run, num_threads=self.num_threads))
-        parts = list(self._threads.map(one_run, runs)) if len(runs) > 1 else [one_run(share) for share in runs]
+        runs = list(shares(order, rows_per_run=self.rows_per_run, num_threads=self.num_runs))
+        parts = list(self._runs.map(one_run, runs)) if len(runs) > 1 else [one_run(share) for share in runs]
         back = np.argsort(order)
         return [np.concatenate(arrays)[back] for arrays in zip(*parts, strict=True)]
 

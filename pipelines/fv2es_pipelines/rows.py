@@ -24,7 +24,7 @@ class Distinct:
 
 
 def distinct_rows(inputs: Arrays, known: Collection[bytes] = ()) -> Distinct:
-    """The rows that have to be computed. Digital silence, black faces and absent words repeat; this costs 10 us a piece of sound.
+    """The rows that have to be computed. Digital silence, black faces and absent words repeat; this costs 14 us a piece of sound.
 
     Args:
         inputs: by name; the first axis of all is the batch, of at least one row.
