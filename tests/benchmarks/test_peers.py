@@ -36,7 +36,12 @@ from fv2es_builders.presets import preset_by_name
 from fv2es_pipelines.mel import MelPipeline
 from fv2es_pipelines.mtcnn import ArrayPicture, Detector
 
-pytestmark = pytest.mark.xdist_group("peers")  # what the original says is found once
+pytestmark = [
+    pytest.mark.xdist_group("peers"),  # what the original says is found once
+    pytest.mark.timeout(
+        600
+    ),  # some 15 s of processor time before the first test: minutes on a machine with much else to do
+]
 
 SAME = 1e-5
 """In probability: the same weights, pictures and sound, through PyTorch or ONNX Runtime."""
