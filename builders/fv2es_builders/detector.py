@@ -84,28 +84,31 @@ class _PooledPRelu(nn.Module):
 
     A PReLU with a slope >= 0 rises, so the largest of what it gives is what it gives for the largest. With a slope a < 0 it falls
     and rises: the largest comes from the largest number M or the smallest m, as max(M, a m), and m = -max(-x). So the convolution
-    makes those channels twice, once with the opposite sign.
+    makes those channels twice, once with the opposite sign. All of it is exact to the last bit.
     """
+
+    place: Tensor
+    steepness: Tensor
 
     def __init__(self, kernel: Tensor, bias: Tensor, slopes: Tensor, *, pool_px: int) -> None:
         super().__init__()
         slopes = slopes.reshape(-1)
         rising, falling = (torch.nonzero(which).flatten() for which in (slopes >= 0, slopes < 0))
-        self.order = torch.cat([rising, falling])
-        """Which channel of the net each output is; [channels]."""
+        order = torch.cat([rising, falling])
         self.conv = _conv(
-            torch.cat([kernel[..., self.order], -kernel[..., falling]], dim=-1),
-            torch.cat([bias[self.order], -bias[falling]]),
+            torch.cat([kernel[..., order], -kernel[..., falling]], dim=-1), torch.cat([bias[order], -bias[falling]])
         )
         self.pool = nn.MaxPool2d(pool_px, stride=2, ceil_mode=True)
         self.prelu = _prelu(slopes[rising])
         self.sizes = [len(rising), len(falling), len(falling)]
+        self.register_buffer("place", order.argsort(), persistent=False)
         self.register_buffer("steepness", -slopes[falling].reshape(-1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, in, H, W] -> [B, channels, about H / 2, about W / 2], channels as `order` says."""
+        """[B, in, H, W] -> [B, channels, about H / 2, about W / 2]."""
         rising, falling, mirrored = self.pool(self.conv(x)).split(self.sizes, dim=1)
-        return torch.cat([self.prelu(rising), torch.maximum(falling, mirrored * self.steepness)], dim=1)
+        ordered = torch.cat([self.prelu(rising), torch.maximum(falling, mirrored * self.steepness)], dim=1)
+        return ordered.index_select(1, self.place)
 
 
 class DetectorNet(nn.Module):
@@ -121,16 +124,12 @@ class DetectorNet(nn.Module):
         shape = NETS[name]
         weights = [_tensor(array) for array in (detector_weights(name) if arrays is None else arrays)]
         layers: list[nn.Module] = []
-        order = torch.arange(3)  # of the channels that the next layer takes
         for pool_px in shape.pools:
             kernel, bias, slopes, *weights = weights
-            kernel = kernel[:, :, order]
             if pool_px:
-                layers.append(pooled := _PooledPRelu(kernel, bias, slopes, pool_px=pool_px))
-                order = pooled.order
+                layers.append(_PooledPRelu(kernel, bias, slopes, pool_px=pool_px))
             else:
                 layers += [_conv(kernel, bias), _prelu(slopes)]
-                order = torch.arange(kernel.shape[-1])
         self.features = nn.Sequential(*layers)
         self.hidden: nn.Sequential | None = None
         if shape.dense:

@@ -84,7 +84,7 @@ class FaceExtractor:
         Args:
             detector: finds the faces.
             limits: bounds on clips; None for the defaults.
-            decoder_threads: threads of the decoder; 0: as FFmpeg thinks best.
+            decoder_threads: threads of the decoder, fewer for very large pictures; 0: as many as this process has cores.
             step_s: seconds between samples.
             stand_in: where no face is found, the centre of the picture stands in, as in the original's training;
                 else the frame is masked. Either way its score is 0.

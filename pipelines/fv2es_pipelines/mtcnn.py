@@ -6,10 +6,10 @@ The cascade (Zhang et al. 2016) and its numbers are those of facenet-pytorch's M
 import itertools
 import math
 import os
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +36,10 @@ _MARGIN_CELLS = 4  # windows that are missing at the end of a level, beside thos
 _MAX_CROPS = 256
 _MAX_TABLE_PX = 2_100_000
 """Most pixels whose sums are held at once, 12 bytes each: four copies of 1080p at half its size, or one picture of 1080p."""
-_MAX_LEVEL_PX = 500_000
+_MAX_LEVEL_PX = 250_000
 """Most pixels that P-Net takes at once; it needs about 200 bytes for each."""
+_MIN_BAND_BOXES = 8
+"""From so many boxes in a band of a large picture on, the sums of the band cost less than those of each box."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -240,14 +242,19 @@ class Detector:
     def _copies(self, pictures: Sequence[Picture], search: Search) -> "list[_Copy]":
         """The pictures at the size of a search. Copies that were made before are no longer valid."""
         if search.width_px * search.height_px > _MAX_TABLE_PX:
-            return [_LargeCopy(picture, search) for picture in pictures]
-        size = num_sums(search.width_px, search.height_px)
-        if len(self._memory) < size * len(pictures):
-            self._memory = np.empty(size * len(pictures), np.uint32)
+            return [_LargeCopy(picture, search, self._sums(4 * _MAX_TABLE_PX)) for picture in pictures]
+        size = num_sums(*search.size_px)
+        memory = self._sums(size * len(pictures))
         return [
-            _SummedCopy(summed(picture.scaled(*search.size_px), self._memory[number * size :]))
+            _SummedCopy(summed(picture.scaled(*search.size_px), memory[number * size :]))
             for number, picture in enumerate(pictures)
         ]
+
+    def _sums(self, count: int) -> Sums:
+        """Memory for so many sums, the same from call to call."""
+        if len(self._memory) < count:
+            self._memory = np.empty(count, np.uint32)
+        return self._memory
 
     def _search(
         self, copies: "Sequence[_Copy]", proposals: Sequence["_Proposals"], search: Search, picture: Picture
@@ -271,7 +278,8 @@ class Detector:
         """Add what P-Net finds on one level of every picture. Large levels go through it in bands, which changes nothing."""
         num_rows = -(-(height - 2) // DETECTOR_STRIDE_PX) - _MARGIN_CELLS  # of windows
         reach = DETECTOR_CELL_PX - DETECTOR_STRIDE_PX  # by which a window goes beyond its stride
-        step = max(reach, (_MAX_LEVEL_PX // (len(copies) * width) - reach) // DETECTOR_STRIDE_PX)
+        most_rows = min(_MAX_LEVEL_PX // (len(copies) * width), *(copy.max_rows(height) for copy in copies))
+        step = max(reach, (most_rows - reach) // DETECTOR_STRIDE_PX)
         hits: list[list[_Hits]] = [[] for _ in copies]
         for first in range(0, num_rows, step):
             last = min(first + step, num_rows)
@@ -330,18 +338,25 @@ class Detector:
         candidates = candidates.inside(width, height)
         if not len(candidates.frames):
             return []
+        bounds = [
+            _on_copy(candidates.bounds(frame, width, height), copy.size_px, width, height)
+            for frame, copy in enumerate(copies)
+        ]
+        new = [copy.unjudged(own, side_px) for copy, own in zip(copies, bounds, strict=True)]
         crops = np.concatenate(
-            [
-                copy.squares(_on_copy(candidates.bounds(frame, width, height), copy.size_px, width, height), side_px)
-                for frame, copy in enumerate(copies)
-            ],
-            axis=1,
+            [copy.squares(own, side_px) for copy, own in zip(copies, new, strict=True)], axis=1
         ).swapaxes(0, 1)  # [n, 3, side, side], pictures in order as in `candidates`
         results = [
             net.run(["probability", "offsets"], {"images": _normalised(crops[start : start + _MAX_CROPS])})
             for start in range(0, len(crops), _MAX_CROPS)
         ]
-        scores, shifts = (np.concatenate(parts) for parts in zip(*results, strict=True))  # [n], [n, 4]
+        if results:
+            verdicts = np.concatenate([np.concatenate([scores[:, None], shifts], axis=1) for scores, shifts in results])
+            stops = np.cumsum([len(own) for own in new])
+            for copy, own, part in zip(copies, new, np.split(verdicts, stops[:-1]), strict=True):
+                copy.remember(own, side_px, part)
+        known = np.concatenate([copy.recalled(own, side_px) for copy, own in zip(copies, bounds, strict=True)])
+        scores, shifts = known[:, 0], known[:, 1:]  # [n], [n, 4]
         passed = scores > threshold
         return [
             (frame, candidates.boxes[rows], scores[rows], shifts[rows])
@@ -350,26 +365,53 @@ class Detector:
         ]
 
 
-class _Copy(Protocol):
-    """A picture at the size of a search."""
+class _Copy(ABC):
+    """A picture at the size of a search, and what R-Net and O-Net said of its parts: later searches ask about the same ones."""
 
-    @property
-    def size_px(self) -> tuple[int, int]:
-        """Width and height."""
+    def __init__(self, size_px: tuple[int, int]) -> None:
+        self.size_px = size_px
+        self._verdicts: dict[tuple[int, ...], npt.NDArray[np.float32]] = {}
 
+    @abstractmethod
+    def max_rows(self, height_px: int) -> int:
+        """Most rows of a level of that height that should be asked for at once."""
+
+    @abstractmethod
     def level(self, width_px: int, height_px: int, rows: slice) -> npt.NDArray[np.float32]:
         """Some rows of the copy pooled to a size: float32 [3, rows, width_px]."""
 
+    @abstractmethod
     def squares(self, boxes: npt.NDArray[np.int64], side_px: int) -> npt.NDArray[np.float32]:
         """As `pooled_boxes`."""
 
+    def unjudged(self, boxes: npt.NDArray[np.int64], side_px: int) -> npt.NDArray[np.int64]:
+        """Those of the boxes [n, 4] of which the net of that side has said nothing yet, each once."""
+        new = dict.fromkeys(key for key in _keys(boxes, side_px) if key not in self._verdicts)
+        return np.array([key[:4] for key in new], np.int64).reshape(-1, 4)
 
-class _SummedCopy:
+    def remember(self, boxes: npt.NDArray[np.int64], side_px: int, verdicts: npt.NDArray[np.float32]) -> None:
+        """Keep a net's probability and offsets [n, 5] for boxes [n, 4]."""
+        self._verdicts.update(zip(_keys(boxes, side_px), verdicts, strict=True))
+
+    def recalled(self, boxes: npt.NDArray[np.int64], side_px: int) -> npt.NDArray[np.float32]:
+        """What was remembered of boxes [n, 4]: [n, 5]."""
+        found = [self._verdicts[key] for key in _keys(boxes, side_px)]
+        return np.array(found, np.float32).reshape(-1, 5)
+
+
+def _keys(boxes: npt.NDArray[np.int64], side_px: int) -> list[tuple[int, ...]]:
+    return [(*box, side_px) for box in boxes.tolist()]
+
+
+class _SummedCopy(_Copy):
     """A small copy: the sums of all its pixels."""
 
     def __init__(self, table: Sums) -> None:
+        super().__init__((table.shape[2] - 1, table.shape[0] - 1))
         self._table = table
-        self.size_px = table.shape[2] - 1, table.shape[0] - 1
+
+    def max_rows(self, height_px: int) -> int:
+        return height_px
 
     def level(self, width_px: int, height_px: int, rows: slice) -> npt.NDArray[np.float32]:
         top, bottom = cells(self.size_px[1], height_px)
@@ -379,27 +421,50 @@ class _SummedCopy:
         return pooled_boxes(self._table, boxes, side_px)
 
 
-class _LargeCopy:
+class _LargeCopy(_Copy):
     """A copy whose sums would fill too much memory: they are made for the part that is asked for, each time anew."""
 
-    def __init__(self, picture: Picture, search: Search) -> None:
-        self.size_px = search.size_px
+    def __init__(self, picture: Picture, search: Search, memory: Sums) -> None:
+        super().__init__(search.size_px)
+        self._memory = memory
         whole = (picture.width_px, picture.height_px) == self.size_px
         self._picture = picture if whole else ArrayPicture(picture.scaled(*self.size_px))
+        self._band_px = max(1, _MAX_TABLE_PX // 2 // self.size_px[0])  # rows whose sums fit well into the memory
+
+    def max_rows(self, height_px: int) -> int:
+        return self._band_px * height_px // self.size_px[1]
 
     def level(self, width_px: int, height_px: int, rows: slice) -> npt.NDArray[np.float32]:
         width, height = self.size_px
         top, bottom = (edge[rows] for edge in cells(height, height_px))
-        first, last = int(top[0]), int(bottom[-1])
-        table = summed(self._picture.region(0, first, width, last))
+        first = int(top[0])
+        table = self._summed(0, first, width, int(bottom[-1]))
         return pooled_cells(table, rows=(top - first, bottom - first), columns=cells(width, width_px))
 
     def squares(self, boxes: npt.NDArray[np.int64], side_px: int) -> npt.NDArray[np.float32]:
         result = np.empty((3, len(boxes), side_px, side_px), np.float32)
-        for number, (x0, y0, x1, y1) in enumerate(boxes.tolist()):
-            table = summed(self._picture.region(x0, y0, x1, y1))
-            result[:, number] = pooled_boxes(table, np.array([[0, 0, x1 - x0, y1 - y0]]), side_px)[:, 0]
+        for band in self._bands(boxes):
+            left, top = boxes[band, :2].min(axis=0).tolist()
+            right, bottom = boxes[band, 2:].max(axis=0).tolist()
+            table = self._summed(left, top, right, bottom)
+            result[:, band] = pooled_boxes(table, boxes[band] - (left, top, left, top), side_px)
         return result
+
+    def _bands(self, boxes: npt.NDArray[np.int64]) -> Iterator[list[int]]:
+        """Positions of the boxes, together where many of them lie in a band whose sums fit into the memory."""
+        waiting = np.argsort(boxes[:, 1], kind="stable").tolist()
+        while waiting:
+            end = boxes[waiting[0], 1] + self._band_px
+            band = [position for position in waiting if boxes[position, 3] <= end]
+            if len(band) < _MIN_BAND_BOXES:
+                band = waiting[:1]
+            yield band
+            taken = set(band)
+            waiting = [position for position in waiting if position not in taken]
+
+    def _summed(self, x0: int, y0: int, x1: int, y1: int) -> Sums:
+        region = self._picture.region(x0, y0, x1, y1)
+        return summed(region, self._memory if num_sums(x1 - x0, y1 - y0) <= len(self._memory) else None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations  # PyAV's packets are generic in its stubs alone
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,10 @@ from fv2es_pipelines.sampling import PictureChooser
 _SKIPPING_CODECS = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"})
 """Decoders that can be told, packet by packet, to leave out pictures that no other refers to. Some read it once only."""
 _MIN_SKIPPED_PACKETS = 4  # restarting a decoder costs about as much as decoding a few pictures
+
+_MAX_THREADS = 16  # beyond that FFmpeg warns
+_MAX_THREAD_BYTES = 128 * 2**20
+"""Most memory for the pictures that the decoder's threads work on, one each, beside those that others refer to: two of 8K, ten of 4K."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +49,7 @@ class PictureReader:
     """
 
     def __init__(self, clip: OpenClip, times_s: npt.NDArray[np.float64], *, threads: int = 0) -> None:
-        """Wanted times: seconds on the clip's clock, ascending, float64 [n]. No threads given: as FFmpeg thinks best."""
+        """Wanted times: seconds on the clip's clock, ascending, float64 [n]. Threads: see `bounded_threads`."""
         self.errors = 0
         self._clip, self._times_s, self._threads = clip, times_s, threads
         self._converter = RgbConverter()
@@ -84,7 +89,8 @@ class PictureReader:
         self, stream: VideoStream, packets: Sequence[Packet[VideoStream]], plan: PacketPlan
     ) -> Iterator[av.VideoFrame]:
         context = stream.codec_context
-        context.thread_count, context.thread_type = self._threads, "AUTO"
+        context.thread_count = bounded_threads(self._threads, context.width, context.height)
+        context.thread_type = "AUTO"
         can_leave_out = context.codec.canonical_name in _SKIPPING_CODECS
         skipped = 0
         for packet, need in zip(packets, plan.needs, strict=True):
@@ -119,6 +125,13 @@ class PictureReader:
         for frame in frames:
             self.errors += frame.is_corrupt
             yield frame
+
+
+def bounded_threads(threads: int, width_px: int, height_px: int) -> int:
+    """So many threads of a decoder, but no more than `_MAX_THREAD_BYTES` allow; 0: as many as this process has cores."""
+    picture_bytes = max(1, width_px * height_px * 3 // 2)  # of 4:2:0 with 8 bits, by far the most common
+    wanted = threads or len(os.sched_getaffinity(0))
+    return max(1, min(wanted, _MAX_THREADS, _MAX_THREAD_BYTES // picture_bytes))
 
 
 SKIP, REFERENCE, SHOW = 0, 1, 2

@@ -92,6 +92,22 @@ def test_many_pictures_at_once_give_what_each_gives_alone(detector, astronaut):
             np.testing.assert_allclose(one.box, other.box, atol=0.05)
 
 
+def test_large_pictures_in_parts_give_what_the_whole_gives(detector, astronaut, monkeypatch):
+    """With and without a face; the parts are so small that levels, candidates and faces lie in several of them."""
+    pictures = sampled(astronaut, every=50)
+    whole, every = detector.largest_faces(pictures), [detector.all_faces(picture) for picture in pictures]
+    monkeypatch.setattr("fv2es_pipelines.mtcnn._MAX_TABLE_PX", 150_000)
+    monkeypatch.setattr("fv2es_pipelines.mtcnn._MAX_LEVEL_PX", 10_000)
+    parts = detector.largest_faces(pictures)
+    assert any(face is None for face in whole)
+    assert [face is None for face in parts] == [face is None for face in whole]
+    for one, other in zip(whole, parts, strict=True):
+        if one is not None:
+            np.testing.assert_allclose(one.box, other.box, atol=0.01)
+    for one, other in zip(every, [detector.all_faces(picture) for picture in pictures], strict=True):
+        np.testing.assert_allclose([face.box for face in one], [face.box for face in other], atol=0.01)
+
+
 @pytest.mark.parametrize("size", [(640, 360), (1280, 720), (1920, 1080), (3840, 2160), (360, 640), (40, 30)])
 def test_searches_cover_the_pyramid_once_and_large_faces_first(size):
     settings = DetectorSettings()

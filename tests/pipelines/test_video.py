@@ -1,5 +1,6 @@
 import hashlib
 import itertools
+import os
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ from clips import NUM_PICTURES, number_of, write_film
 
 import nasty_media
 from fv2es_pipelines.clip import MediaLimits, OpenClip, open_clip
-from fv2es_pipelines.video import PictureReader, plan_packets
+from fv2es_pipelines.video import PictureReader, bounded_threads, plan_packets
 
 STEADY_S = [number / 25 for number in range(50)]  # fewer than 64: each picture is known by its stripes
 
@@ -217,6 +218,15 @@ def test_memory_stays_flat(tmp_path):
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     peaks_kib = [int(line) for line in lines]
     assert max(peaks_kib) - peaks_kib[1] < 30 * 1024  # a decoded picture is 1.4 MB
+
+
+@pytest.mark.parametrize(
+    ("threads", "size", "most"),
+    [(3, (640, 360), 3), (64, (640, 360), 16), (64, (3840, 2160), 10), (64, (7680, 4320), 2), (8, (0, 0), 8)],
+)
+def test_the_larger_the_pictures_the_fewer_threads_hold_some(threads, size, most):
+    assert bounded_threads(threads, *size) == most
+    assert 1 <= bounded_threads(0, *size) <= len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize("ending", ["mkv", "mp4", "nut"])
