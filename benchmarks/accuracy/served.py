@@ -13,12 +13,12 @@ import tritonclient.grpc as triton
 
 from benchmarks.accuracy.branch import BranchName
 from fv2es.address import checked_address
-from fv2es.client import CONNECT_TIMEOUT_S
 from fv2es.errors import ClipRejected, ModelUnavailable, SourceError
 from fv2es.result import MODALITIES, ModelInfo
 from fv2es.source import probe
 from fv2es.wire import (
     CHANNEL_ARGUMENTS,
+    CONNECT_TIMEOUT_S,
     MANIFEST_MODEL,
     MODEL,
     decode_manifest,

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import fv2es
-from fv2es import analysis
+from fv2es.analysis import Progress
 from fv2es.client import Client
 from fv2es.errors import Fv2esError, JournalError, ResultsNotWritten, ServerError, SourceError, UsageError
 from fv2es.files import FORMATS, check_output, read_results, write_results, write_whole
 from fv2es.journal import FOLDER, Journal, Ledger
 from fv2es.plain import is_utf8, printable
 from fv2es.result import ModelInfo, Result
+from fv2es.scoring import NO_MEDIA
 from fv2es.sources import Source, changed, result_names
 
 MANIFEST = "fv2es-run.json"
@@ -28,7 +29,7 @@ MANIFEST_VERSION = 1
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 """What became of a source; skipped: it was done already."""
 
-OnProgress = Callable[[analysis.Progress], None]
+OnProgress = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,7 +158,7 @@ class Batch:
         files = self._files(name)
         for each in files:
             self._write(each, result)
-        whole = not any(lost.error != analysis.NO_MEDIA for lost in result.lost)
+        whole = not any(lost.error != NO_MEDIA for lost in result.lost)
         if whole and self._key(sha256, result.model) == key:
             ledger.add_done(name, key, {each: _sha256(self._rule.folder / each) for each in files})
             clips.unlink(missing_ok=True)

@@ -174,9 +174,9 @@ def progress_bar(console: Console, name: str) -> Iterator[Callable[[analysis.Pro
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(Text(printable(name)).markup, total=None)
+        task = bar.add_task(Text(printable(name)).markup, total=1.0)
 
         def on_progress(progress: analysis.Progress) -> None:
-            bar.update(task, completed=progress.done_s, total=progress.total_s)
+            bar.update(task, completed=progress.share)
 
         yield on_progress

@@ -2,9 +2,10 @@
 
 import heapq
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import overload
 
 from fv2es.demux import ReadReport, choose_streams, open_media, read_packets
 from fv2es.errors import UsageError
@@ -23,6 +24,9 @@ class ClipRule:
 
     target_length_s: float = 20.0
     """A clip takes on utterances until they cover this much; > 0."""
+    first_length_s: float = 5.0
+    """For the first clip this is enough, for each further one twice as much as for the one before, up to `target_length_s`, so that the
+    first answer comes soon; > 0."""
     max_length_s: float = 120.0
     """A clip grows up to this where the next one would have to begin at the same key picture; >= target_length_s."""
     target_bytes: int = 16_000_000
@@ -41,6 +45,8 @@ class ClipRule:
             raise UsageError(
                 f"target_length_s={self.target_length_s:g} s must lie in (0, max_length_s={self.max_length_s:g}] s"
             )
+        if not self.first_length_s > 0:
+            raise UsageError(f"first_length_s={self.first_length_s:g} s must be above 0")
         if not 0 < self.target_bytes <= self.limit_bytes:
             raise UsageError(f"target_bytes={self.target_bytes} must lie in (0, limit_bytes={self.limit_bytes}]")
         if not (self.pre_roll_s >= 0 and self.post_roll_s >= 0):
@@ -87,6 +93,7 @@ class CutReport:
     """Of all clips together."""
 
 
+@overload
 def cut(
     info: SourceInfo,
     utterances: Sequence[Utterance],
@@ -94,7 +101,24 @@ def cut(
     report: CutReport | None = None,
     *,
     sound_only: bool = False,
-) -> Iterator[Clip]:
+) -> Iterator[Clip]: ...
+@overload
+def cut(
+    info: SourceInfo,
+    utterances: Iterator[Utterance | None],
+    rule: ClipRule | None = None,
+    report: CutReport | None = None,
+    *,
+    sound_only: bool = False,
+) -> Iterator[Clip | None]: ...
+def cut(
+    info: SourceInfo,
+    utterances: Iterable[Utterance | None],
+    rule: ClipRule | None = None,
+    report: CutReport | None = None,
+    *,
+    sound_only: bool = False,
+) -> Iterator[Clip | None]:
     """The clips that hold the utterances, in order, each cut when it is asked for.
 
     Reads the file once from its start and keeps no more than one clip and one run of pictures between key pictures
@@ -103,7 +127,8 @@ def cut(
 
     Args:
         info: what `probe` found.
-        utterances: by start; they may overlap.
+        utterances: by start; they may overlap. Those that become known little by little come from an iterator, which gives None where
+            the next one is not known yet; each None is handed on in the place of a clip, and the iterator is asked again then.
         rule: sizes; the defaults where None.
         report: filled in while the clips are taken.
         sound_only: leave the pictures out; for sources with sound.
@@ -112,20 +137,31 @@ def cut(
         SourceError: the file can't be opened, or no container holds its streams.
         UsageError: the utterances are not in order.
     """
-    if any(left.start_s > right.start_s for left, right in pairwise(utterances)):
-        raise UsageError("utterances must be in the order of their start_s; sort them")
-    if any(not each.end_s > each.start_s for each in utterances):
-        raise UsageError("every utterance must end after it starts; leave out those without length")
-    cutter = _Cutter(info, utterances, rule or ClipRule(), report if report is not None else CutReport())
+    if isinstance(utterances, Sequence):
+        for left, right in pairwise([None, *utterances]):
+            _check(left, right)
+    cutter = _Cutter(info, iter(utterances), rule or ClipRule(), report if report is not None else CutReport())
     return cutter.clips(sound_only=sound_only)
+
+
+def _check(before: Utterance | None, utterance: Utterance) -> None:
+    if before is not None and before.start_s > utterance.start_s:
+        raise UsageError("utterances must be in the order of their start_s; sort them")
+    if not utterance.end_s > utterance.start_s:
+        raise UsageError("every utterance must end after it starts; leave out those without length")
 
 
 class _Cutter:
     """One pass over a source."""
 
-    def __init__(self, info: SourceInfo, utterances: Sequence[Utterance], rule: ClipRule, report: CutReport) -> None:
+    def __init__(
+        self, info: SourceInfo, utterances: Iterator[Utterance | None], rule: ClipRule, report: CutReport
+    ) -> None:
         self._info = info
-        self._utterances = utterances
+        self._coming = utterances
+        self._utterances: list[Utterance] = []
+        """Those that are known; all of them once `_are_all_known`."""
+        self._are_all_known = False
         self._rule = rule
         self._report = report
         self._read = ReadReport()
@@ -137,7 +173,7 @@ class _Cutter:
         self._delivered_s = -math.inf
         self._num_late = 0
 
-    def clips(self, *, sound_only: bool = False) -> Iterator[Clip]:
+    def clips(self, *, sound_only: bool = False) -> Iterator[Clip | None]:
         name = str(self._info.path)
         with open_media(self._info.path) as container:
             chosen = choose_streams(container, name)
@@ -145,6 +181,7 @@ class _Cutter:
                 chosen = replace(chosen, video=None)
             writer = ClipWriter(name, container.format.name, chosen)
             self._clock_s = {"video" if stream.type == "video" else "audio": -math.inf for stream in chosen.all()}
+            yield from self._await(0)
             if self._utterances:
                 self._window.trim(self._utterances[0].start_s)
                 for coded in read_packets(container, chosen, self._read):
@@ -154,7 +191,7 @@ class _Cutter:
                     if self._window.num_video_bytes > self._rule.limit_bytes:
                         self._window.drop_pictures()
                     yield from self._closed(writer)
-                    if self._first == len(self._utterances):
+                    if self._are_all_known and self._first == len(self._utterances):
                         break
                 else:
                     self._is_done = True
@@ -169,10 +206,25 @@ class _Cutter:
             )
         self._report.notes += (*self._read.notes(), *self._window.notes(self._rule.limit_bytes))
 
-    def _closed(self, writer: ClipWriter) -> Iterator[Clip]:
+    def _await(self, index: int) -> Iterator[None]:
+        """Comes to its end when the utterance of this index is known, or that there is none; until then gives None."""
+        while not self._are_all_known and index >= len(self._utterances):
+            try:
+                utterance = next(self._coming)
+            except StopIteration:
+                self._are_all_known = True
+            else:
+                if utterance is None:
+                    yield None
+                else:
+                    _check(self._utterances[-1] if self._utterances else None, utterance)
+                    self._utterances.append(utterance)
+
+    def _closed(self, writer: ClipWriter) -> Iterator[Clip | None]:
         """The clips that are complete by now."""
         while self._last < len(self._utterances) and self._is_complete(self._utterances[self._last]):
             self._last += 1
+            yield from self._await(self._last)
             if self._must_close():
                 clip = self._clip(writer)
                 self._first = self._last
@@ -199,7 +251,8 @@ class _Cutter:
         expected_bytes = num_bytes * longer_s / length_s
         if following.start_s - end_s > rule.interleave_s or longer_s > rule.max_length_s:
             return True
-        if length_s < rule.target_length_s and expected_bytes <= rule.target_bytes:
+        target_length_s = min(rule.first_length_s * 2 ** min(self._report.num_clips, 30), rule.target_length_s)
+        if length_s < target_length_s and expected_bytes <= rule.target_bytes:
             return False
         return self._window.has_later_key(start_s, following.start_s) or expected_bytes > rule.limit_bytes
 

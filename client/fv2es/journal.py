@@ -18,11 +18,12 @@ from typing import Any, Self
 import numpy as np
 from tritonclient.grpc import InferInput, InferResult
 
-from fv2es.analysis import Item, Progress, Question, Work
 from fv2es.cutting import Clip
 from fv2es.errors import Fv2esError, JournalError, UsageError
+from fv2es.lanes import Lane, Question
 from fv2es.plain import printable
-from fv2es.speech import SPEECH_MODEL, SpeechAnswer, Withheld
+from fv2es.seams import Withheld
+from fv2es.speech import SPEECH_MODEL, SpeechAnswer
 from fv2es.wire import ClipAnswer
 from fv2es.words import Word
 
@@ -136,50 +137,41 @@ class Journal:
 
 
 class Journalled:
-    """Work whose clips are not sent again where their answers are known, and whose new answers are kept."""
+    """A lane whose clips are not sent again where their answers are known, and whose new answers are kept."""
 
-    def __init__(self, work: Work, journal: Journal) -> None:
-        self._work, self._journal = work, journal
-        self.model_name = work.model_name
+    def __init__(self, lane: Lane, journal: Journal) -> None:
+        self._lane, self._journal = lane, journal
+        self.model_name = lane.model_name
 
-    def clips(self) -> Iterator[Clip]:
-        """The clips that have to be sent."""
-        for clip in self._work.clips():
+    def next_clip(self) -> Clip | None:
+        """The next clip that has to be sent."""
+        while (clip := self._lane.next_clip()) is not None:
             known = self._journal.answer(self.model_name, clip)
             if known is None:
-                yield clip
-            else:
-                self._work.add_answer(clip, *known)
+                return clip
+            self._lane.add_answer(clip, *known)
+        return None
 
     def encode(self, clip: Clip) -> list[InferInput]:
         """The request for a clip."""
-        return self._work.encode(clip)
+        return self._lane.encode(clip)
 
     def decode(self, response: InferResult, *, address: str) -> Any:
         """The answer in a response."""
-        return self._work.decode(response, address=address)
+        return self._lane.decode(response, address=address)
 
     def questions(self, clip: Clip, answer: Any) -> Iterator[Question]:
         """What else is to be asked about a clip, now that it is answered."""
-        return self._work.questions(clip, answer)
+        return self._lane.questions(clip, answer)
 
-    def add_answer(self, clip: Clip, answer: Any, further: Sequence[Any]) -> list[Item]:
+    def add_answer(self, clip: Clip, answer: Any, further: Sequence[Any]) -> list[Any]:
         """Keep an answer, then take it in."""
         self._journal.keep(self.model_name, clip, answer, further)
-        return self._work.add_answer(clip, answer, further)
+        return self._lane.add_answer(clip, answer, further)
 
-    def add_failure(self, clip: Clip, error: Fv2esError) -> list[Item]:
+    def add_failure(self, clip: Clip, error: Fv2esError) -> list[Any]:
         """Take in that a clip is lost; it is not kept, so that going on tries it again."""
-        return self._work.add_failure(clip, error)
-
-    def remainder(self) -> list[Item]:
-        """What is left when all clips are in."""
-        return self._work.remainder()
-
-    @property
-    def progress(self) -> Progress | None:
-        """How far it is."""
-        return self._work.progress
+        return self._lane.add_failure(clip, error)
 
 
 class Ledger:

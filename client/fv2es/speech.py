@@ -1,12 +1,11 @@
-"""Speech recognition by the server's model `speech`: what is asked, what is answered, and how the stretches' answers join.
+"""Speech recognition by the server's model `speech`: what is asked, what is answered, and what is known of a source when.
 
-Like `analysis`, it waits for no server: `Client` and `AsyncClient` drive it, as they drive an `Analysis`.
+Like `analysis`, it waits for no server.
 """
 
 import json
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,15 +13,12 @@ from tritonclient.grpc import InferInput, InferResult
 
 from fv2es.cutting import Clip, ClipRule, CutReport, cut
 from fv2es.errors import Fv2esError, ModelUnavailable, UsageError
+from fv2es.seams import MOST_DOUBTED, Joining, Stretch, Withheld
 from fv2es.source import SourceInfo
-from fv2es.utterances import Span, Utterance
+from fv2es.utterances import Heard, Span, Utterance
 from fv2es.words import Word
 
 SPEECH_MODEL = "speech"
-MOST_DOUBTED = 0.75
-"""Where this share of the speech was not understood, neither was the rest: in another language some sentences pass for words by chance."""
-_SAME_WORD_S = 0.5
-"""Two stretches mean the same word where its middles lie this close and it reads the same."""
 _OUTPUTS = {
     "SPOKEN": 1,
     "WORD_TIMES": 2,
@@ -32,6 +28,8 @@ _OUTPUTS = {
     "SPEECH_INFO": 1,
 }
 """Outputs that are read, with their number of axes."""
+_LEAST_NEW_S = 1e-6
+"""What a further stretch must add, so that rounding makes none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +44,9 @@ class SpeechRule:
     """Code of the language that is spoken, such as `en`; "": found out where the model knows several."""
     stretch_s: float = 60.0
     """Length of the stretches in which sound is sent; in (overlap_s, 120]."""
+    first_stretch_s: float = 20.0
+    """The first one is this long and each further one twice as long as the one before, up to `stretch_s`, so that the first utterances
+    don't wait for a minute of sound; above `overlap_s`."""
     overlap_s: float = 5.0
     """What two neighbouring stretches share; >= 0."""
 
@@ -54,30 +55,10 @@ class SpeechRule:
             raise UsageError(
                 f"overlap_s={self.overlap_s:g} s and stretch_s={self.stretch_s:g} s must satisfy 0 <= overlap_s < stretch_s <= 120"
             )
+        if not self.first_stretch_s > self.overlap_s:
+            raise UsageError(f"first_stretch_s={self.first_stretch_s:g} s must be above overlap_s={self.overlap_s:g} s")
         if self.language and not (self.language.isascii() and self.language.isalpha() and 2 <= len(self.language) <= 3):
             raise UsageError(f"language={self.language!r} must be a code of two or three letters, such as en")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Withheld:
-    """Speech for which there are no words, and why."""
-
-    start_s: float
-    end_s: float
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stretch:
-    """What was heard in [start_s, end_s). Seconds on the source's clock."""
-
-    start_s: float
-    end_s: float
-    words: tuple[Word, ...] = ()
-    speech_s: tuple[Span, ...] = ()
-    withheld: tuple[Withheld, ...] = ()
-    failure: str = ""
-    """Why nothing is known of it; "" where it was heard."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,11 +77,10 @@ class SpeechAnswer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hearing:
-    """What was heard in a whole source."""
+    """What was heard in a source, all in all."""
 
-    words: tuple[Word, ...] = ()
-    speech_s: tuple[Span, ...] = ()
-    """Where a voice is heard, in order, apart from each other."""
+    num_words: int = 0
+    has_voice: bool = False
     notes: tuple[str, ...] = ()
     model: str = ""
     language: str = ""
@@ -109,29 +89,42 @@ class Hearing:
 
 
 class Recognition:
-    """Asks about one source in overlapping stretches, in order. Holds one stretch of sound at a time, and the words."""
+    """Asks about one source in overlapping stretches, in order, and says step by step what is certain of its words.
+
+    Holds one stretch of sound at a time, and the words of an overlap. What can't be recognised is scored without words: a stretch
+    on which the server fails, and everything from the first answer on that says that the server has no recogniser.
+    """
 
     model_name = SPEECH_MODEL
 
     def __init__(self, info: SourceInfo, rule: SpeechRule) -> None:
-        self._info, self._rule = info, rule
-        self._report = CutReport()
-        self._stretches: list[Stretch] = []
-        self._missing = ""
-        self._model = ""
+        self._rule = rule
+        self._spans_s = stretches_of(info, rule)
+        stretches = [Utterance(index=index, start_s=a, end_s=b) for index, (a, b) in enumerate(self._spans_s)]
+        one_each = ClipRule(target_length_s=1e-3)
+        self._clips = cut(info, stretches, one_each, CutReport(), sound_only=True)
+        self._num_cut = 0
+        """Stretches before this one were asked for, or hold no sound."""
+        self._num_joined = 0
+        self._answers: dict[int, Stretch | None] = {}
+        """Those that are known and not joined; a journal's come before those that are sent. None: there is no sound in it."""
+        self._joining = Joining(info.start_s)
+        self._news: list[Heard] = []
+        self._failures: list[Stretch] = []
+        self._num_heard = 0
+        self._missing = self._model = ""
         self._languages: dict[str, float] = {}
 
-    def clips(self) -> Iterator[Clip]:
-        """The stretches, cut one at a time while they are asked for; none after an answer said that the server can't."""
-        stretches = [
-            Utterance(index=index, start_s=start_s, end_s=end_s)
-            for index, (start_s, end_s) in enumerate(stretches_of(self._info, self._rule))
-        ]
-        one_each = ClipRule(target_length_s=1e-3)
-        for clip in cut(self._info, stretches, one_each, self._report, sound_only=True):
-            if self._missing:
-                return
-            yield clip
+    def next_clip(self) -> Clip | None:
+        """The next stretch, cut now; None where no more is to be asked."""
+        if self._missing:
+            return None
+        clip = next(self._clips, None)
+        index = len(self._spans_s) if clip is None else clip.utterances[0].index
+        self._answers |= dict.fromkeys(range(self._num_cut, index))
+        self._num_cut = index if clip is None else index + 1
+        self._join()
+        return clip
 
     def encode(self, clip: Clip) -> list[InferInput]:
         """The inputs of `speech` for a stretch."""
@@ -156,80 +149,111 @@ class Recognition:
         return iter(())
 
     def add_answer(self, clip: Clip, answer: SpeechAnswer, further: Sequence[Any] = ()) -> list[Any]:
-        """Take in an answer; there is nothing to give out yet."""
-        self._missing = self._missing or answer.missing
+        """Take in an answer; what became certain is in `news`."""
+        if answer.missing:
+            self._missing = self._missing or answer.missing
+            self._add(clip, Stretch(start_s=clip.start_s, end_s=clip.end_s, failure=answer.missing))
+            return []
         self._model = answer.model
-        if answer.words:
-            known = self._languages.get(answer.language, 0.0)
-            self._languages[answer.language] = known + sum(each.end_s - each.start_s for each in answer.words)
-        self._stretches.append(
+        self._add(
+            clip,
             Stretch(
                 start_s=clip.start_s,
                 end_s=clip.end_s,
                 words=answer.words,
                 speech_s=answer.speech_s,
                 withheld=answer.withheld,
-            )
+                language=answer.language,
+            ),
         )
         return []
 
     def add_failure(self, clip: Clip, error: Fv2esError) -> list[Any]:
         """Take in that a stretch can't be recognised."""
-        self._stretches.append(Stretch(start_s=clip.start_s, end_s=clip.end_s, failure=str(error)))
+        self._add(clip, Stretch(start_s=clip.start_s, end_s=clip.end_s, failure=str(error)))
         return []
 
-    def remainder(self) -> list[Any]:
-        """Nothing: stretches without sound are silent."""
-        return []
+    def _add(self, clip: Clip, stretch: Stretch) -> None:
+        self._answers[clip.utterances[0].index] = stretch
+        self._join()
+
+    def _join(self) -> None:
+        """Put the answers together as far as they are known without a hole."""
+        while not self.is_over:
+            index = self._num_joined
+            start_s, end_s = self._spans_s[index]
+            if index in self._answers:
+                stretch = self._answers.pop(index)
+            elif self._missing and index >= self._num_cut:
+                stretch = Stretch(start_s=start_s, end_s=end_s, failure=self._missing)
+            else:
+                return
+            self._num_joined += 1
+            next_s = None if self.is_over else self._spans_s[self._num_joined][0]
+            if stretch is not None and stretch.failure:
+                self._failures.append(stretch)
+            elif stretch is not None:
+                self._num_heard += 1
+                spoken_s = sum(each.end_s - each.start_s for each in stretch.words)
+                if stretch.words:
+                    self._languages[stretch.language] = self._languages.get(stretch.language, 0.0) + spoken_s
+            self._news.append(self._joining.add(stretch, start_s=start_s, end_s=end_s, next_s=next_s))
+
+    def news(self) -> list[Heard]:
+        """What became certain since this was asked last."""
+        news, self._news = self._news, []
+        return news
 
     @property
-    def progress(self) -> None:
-        """None: how far the whole is shows when utterances are scored."""
-        return
+    def is_over(self) -> bool:
+        """Whether all that can be known is known."""
+        return self._num_joined == len(self._spans_s)
+
+    @property
+    def until_s(self) -> float:
+        """How far the source has been listened to."""
+        return self._spans_s[self._num_joined - 1][1] if self._num_joined else self._spans_s[0][0]
 
     def hearing(self) -> Hearing:
-        """Everything, once all stretches are in."""
-        if self._missing:
-            return Hearing(missing=self._missing, model=self._model)
-        self._stretches.sort(key=lambda each: each.start_s)  # a journal's answers come before those that are sent
-        failures = [each for each in self._stretches if each.failure]
-        if failures and len(failures) == len(self._stretches):
-            return Hearing(missing=f"speech could not be recognised: {failures[0].failure}", model=self._model)
+        """All in all, once it is over."""
+        if self._failures and not self._num_heard:
+            missing = self._missing or f"speech could not be recognised: {self._failures[0].failure}"
+            return Hearing(missing=missing, model=self._model)
+        withheld = [Withheld(start_s=each.start_s, end_s=each.end_s, reason=each.failure) for each in self._failures]
         notes = [
-            f"[{each.start_s:.2f}, {each.end_s:.2f}) s: no words, recognition failed: {each.failure}"
-            for each in failures
+            f"[{each.start_s:.2f}, {each.end_s:.2f}) s: no words, recognition failed: {each.reason}"
+            for each in _together(withheld)
         ]
-        whole = joined(self._stretches)
         notes += [
             f"[{each.start_s:.2f}, {each.end_s:.2f}) s: speech without words: {each.reason}"
-            for each in _together(whole.withheld)
+            for each in _together(self._joining.withheld)
         ]
-        words = whole.words
-        doubted_s = sum(each.end_s - each.start_s for each in whole.withheld)
-        heard_s = sum(end_s - start_s for start_s, end_s in whole.speech_s)
-        if words and doubted_s and doubted_s >= MOST_DOUBTED * heard_s:
-            words = ()
+        if self._joining.num_doubted:
             notes.append(
-                f"of {heard_s:.1f} s of speech {doubted_s:.1f} s were not understood; the {len(whole.words)} words of the rest are most "
-                "likely wrong too and were left out"
+                f"where {MOST_DOUBTED:.0%} of the speech up to then were not understood, the {self._joining.num_doubted} words of the rest "
+                "are most likely wrong too and were left out"
             )
         if len(self._languages) > 1:
             notes.append(f"several languages were recognised: {', '.join(sorted(self._languages))}")
         return Hearing(
-            words=words,
-            speech_s=whole.speech_s,
+            num_words=self._joining.num_words,
+            has_voice=self._joining.has_voice,
             notes=tuple(notes),
             model=self._model,
-            language=max(self._languages, key=self._languages.__getitem__, default=""),
+            language=max(sorted(self._languages), key=self._languages.__getitem__, default=""),
         )
 
 
 def stretches_of(info: SourceInfo, rule: SpeechRule) -> list[Span]:
-    """Overlapping stretches over the whole source, none longer than `stretch_s`."""
-    step_s = rule.stretch_s - rule.overlap_s
-    count = max(math.ceil((info.duration_s - rule.overlap_s) / step_s - 1e-9), 1)
-    starts_s = [info.start_s + index * step_s for index in range(count)]
-    return [(start_s, min(start_s + rule.stretch_s, info.end_s)) for start_s in starts_s]
+    """Overlapping stretches over the whole source, the first ones shorter, none longer than `stretch_s`."""
+    spans_s: list[Span] = []
+    start_s, length_s = info.start_s, rule.first_stretch_s
+    while not spans_s or spans_s[-1][1] < info.end_s:
+        length_s = min(length_s, rule.stretch_s)
+        end_s = start_s + length_s
+        spans_s.append((start_s, end_s if end_s < info.end_s - _LEAST_NEW_S else info.end_s))
+        start_s, length_s = end_s - rule.overlap_s, 2 * length_s
+    return spans_s
 
 
 def decode_speech(response: InferResult, *, address: str) -> SpeechAnswer:
@@ -271,106 +295,6 @@ def decode_speech(response: InferResult, *, address: str) -> SpeechAnswer:
     )
 
 
-def joined(stretches: Sequence[Stretch]) -> Stretch:
-    """One stretch out of those that overlap, in order: every word of an overlap once.
-
-    Both know an overlap; they are joined at a word on which they agree, the one nearest to its middle, else in the longest
-    pause of both, else at the middle. Stretches that failed are passed over.
-    """
-    heard = [each for each in stretches if not each.failure]
-    whole = heard[0] if heard else Stretch(start_s=0.0, end_s=0.0)
-    for each in heard[1:]:
-        whole = _joined_two(whole, each)
-    return whole
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Seam:
-    """Where two stretches are joined."""
-
-    at_s: float
-    left: tuple[Word, ...] = field(default=())
-    right: tuple[Word, ...] = field(default=())
-
-
-def _joined_two(left: Stretch, right: Stretch) -> Stretch:
-    seam = _seam(left, right)
-    speech_s = _merged(
-        [(a, min(b, seam.at_s)) for a, b in left.speech_s if a < seam.at_s]
-        + [(max(a, seam.at_s), b) for a, b in right.speech_s if b > seam.at_s]
-    )
-    withheld = (
-        *(replace(each, end_s=min(each.end_s, seam.at_s)) for each in left.withheld if each.start_s < seam.at_s),
-        *(replace(each, start_s=max(each.start_s, seam.at_s)) for each in right.withheld if each.end_s > seam.at_s),
-    )
-    return Stretch(
-        start_s=left.start_s,
-        end_s=max(left.end_s, right.end_s),
-        words=seam.left + seam.right,
-        speech_s=speech_s,
-        withheld=withheld,
-    )
-
-
-def _seam(left: Stretch, right: Stretch) -> _Seam:
-    low_s, high_s = right.start_s, left.end_s
-    if low_s >= high_s:
-        return _Seam(at_s=low_s, left=left.words, right=right.words)
-    middle_s = (low_s + high_s) / 2
-    pairs = [
-        (i, j)
-        for i, one in enumerate(left.words)
-        if one.end_s > low_s
-        for j, two in enumerate(right.words)
-        if two.start_s < high_s
-        and _bare(one.text) == _bare(two.text)
-        and abs(_middle(one) - _middle(two)) <= _SAME_WORD_S
-    ]
-    if pairs:
-        i, j = min(pairs, key=lambda pair: abs(_middle(left.words[pair[0]]) - middle_s))
-        at_s = left.words[i].end_s
-        later = tuple(each for each in right.words[j + 1 :])
-        return _Seam(at_s=at_s, left=left.words[: i + 1], right=_not_before(later, at_s))
-    at_s = _quietest_s([*left.words, *right.words], low_s, high_s, middle_s)
-    before = tuple(each for each in left.words if _middle(each) < at_s)
-    after = tuple(each for each in right.words if _middle(each) >= at_s)
-    return _Seam(at_s=at_s, left=before, right=_not_before(after, before[-1].end_s if before else low_s))
-
-
-def _not_before(words: tuple[Word, ...], start_s: float) -> tuple[Word, ...]:
-    """The words with times that don't go back behind `start_s`, where two recognitions differ by a little."""
-    return tuple(
-        replace(each, start_s=max(each.start_s, start_s), end_s=max(each.end_s, start_s))
-        if each.start_s < start_s
-        else each
-        for each in words
-    )
-
-
-def _quietest_s(words: Sequence[Word], low_s: float, high_s: float, middle_s: float) -> float:
-    """The middle of the longest time within [low_s, high_s) in which neither has a word; the nearest to the middle of equals."""
-    busy = [
-        span for span in _merged([(each.start_s, each.end_s) for each in words]) if span[1] > low_s and span[0] < high_s
-    ]
-    edges = [low_s, *(edge for span in busy for edge in span), high_s]
-    gaps = [(edges[at], edges[at + 1]) for at in range(0, len(edges), 2) if edges[at + 1] > edges[at]]
-    if not gaps:
-        return middle_s
-    longest = max(gaps, key=lambda gap: (round(gap[1] - gap[0], 3), -abs(sum(gap) / 2 - middle_s)))
-    return sum(longest) / 2
-
-
-def _merged(spans: Sequence[Span]) -> tuple[Span, ...]:
-    """Spans in order, those that touch put together."""
-    found: list[Span] = []
-    for start_s, end_s in sorted(spans):
-        if found and start_s <= found[-1][1]:
-            found[-1] = (found[-1][0], max(found[-1][1], end_s))
-        else:
-            found.append((start_s, end_s))
-    return tuple(found)
-
-
 def _together(withheld: Sequence[Withheld]) -> list[Withheld]:
     """Neighbours of one reason as one, so that a film in another language has one note and not hundreds."""
     found: list[Withheld] = []
@@ -381,11 +305,3 @@ def _together(withheld: Sequence[Withheld]) -> list[Withheld]:
         else:
             found.append(each)
     return found
-
-
-def _bare(text: str) -> str:
-    return "".join(each for each in text.lower() if each.isalnum())
-
-
-def _middle(word: Word) -> float:
-    return (word.start_s + word.end_s) / 2

@@ -1,14 +1,14 @@
 """The utterances to be scored: from the cues of a transcript, from recognised words, or fixed windows where there are neither."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from fv2es.errors import TranscriptError, UsageError
 from fv2es.source import SourceInfo
 from fv2es.transcript import Cue
-from fv2es.words import Word, divided, spread
+from fv2es.words import Word, divided, sentences, shortened, spread
 
 _LEAST_S = 0.02
 """Length of an utterance whose only word has none."""
@@ -93,7 +93,8 @@ def plan_utterances(info: SourceInfo, cues: Sequence[Cue] | None, rule: Utteranc
         TranscriptError: no cue remains.
     """
     if cues is None:
-        return UtterancePlan(utterances=_windows(info, rule), notes=info.notes)
+        windows = _windows(info.start_s, info.end_s, rule)
+        return UtterancePlan(utterances=_in_order(windows), notes=info.notes)
     notes = list(info.notes)
     ordered = sorted(cues, key=lambda cue: (cue.start_s, cue.end_s))
     if list(cues) != ordered:
@@ -136,7 +137,8 @@ def plan_utterances(info: SourceInfo, cues: Sequence[Cue] | None, rule: Utteranc
         if words:
             return UtterancePlan(utterances=utterances_from_words(info, words, rule), notes=tuple(notes))
     spoken = [Utterance(index=0, start_s=each.start_s, end_s=each.end_s, text=each.text) for each in pieces]
-    return UtterancePlan(utterances=_in_order([*spoken, *_between(info, spoken, rule, ())]), notes=tuple(notes))
+    silence = Planner(info, rule).around(spoken)
+    return UtterancePlan(utterances=_in_order([*spoken, *silence]), notes=tuple(notes))
 
 
 def utterances_from_words(
@@ -144,9 +146,7 @@ def utterances_from_words(
 ) -> tuple[Utterance, ...]:
     """Sentences, and what lies between them, over the whole source.
 
-    An utterance is cut where a sentence ends, at pauses, and where it would be too long. It begins and ends at most `margin_s` from
-    its first and last word. What remains of the source, from `min_silence_s` on, is divided into windows, at the borders of speech
-    without known words where there are such.
+    As `Planner` gives them when it is told everything at once.
 
     Args:
         info: what `probe` found.
@@ -154,30 +154,175 @@ def utterances_from_words(
         rule: lengths.
         speech_s: where a voice is heard, in order; None where that is unknown.
     """
-    ordered = [
-        replace(each, start_s=max(each.start_s, info.start_s), end_s=min(each.end_s, info.end_s)) for each in words
-    ]
-    runs = divided(
-        ordered,
-        pause_s=rule.pause_s,
-        max_length_s=max(rule.max_length_s - 2 * rule.margin_s, rule.max_length_s / 2),
-        min_length_s=rule.min_length_s,
-    )
-    spoken = []
-    for index, run in enumerate(runs):
-        start_s, end_s = run[0].start_s, max(run[-1].end_s, run[0].start_s)
-        before_s = start_s - runs[index - 1][-1].end_s if index else 2 * (start_s - info.start_s)
-        after_s = runs[index + 1][0].start_s - end_s if index + 1 < len(runs) else 2 * (info.end_s - end_s)
-        start_s -= min(max(before_s, 0.0) / 2, rule.margin_s)
-        end_s += min(max(after_s, 0.0) / 2, rule.margin_s) if after_s >= 0 else after_s
-        end_s = min(end_s, start_s + rule.max_length_s)
-        end_s = max(end_s, start_s + _LEAST_S)
-        spoken.append(Utterance(index=0, start_s=start_s, end_s=end_s, text=" ".join(each.text for each in run)))
-    rest = _between(info, spoken, rule, speech_s or ())
-    utterances = _in_order([*spoken, *rest])
-    if speech_s is None:
-        return utterances
-    return tuple(replace(each, speech_share=share_of(each, speech_s)) for each in utterances)
+    unheard_s = ((info.start_s, info.end_s),) if speech_s is None else ()
+    heard = Heard(words=tuple(words), speech_s=tuple(speech_s or ()), unheard_s=unheard_s, until_s=info.end_s)
+    return tuple(Planner(info, rule).advance(heard, is_all=True))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Heard:
+    """What became known of a source's sound beyond what was known before. Seconds on the source's clock."""
+
+    words: tuple[Word, ...]
+    """In the order of time, none before those that were known."""
+    speech_s: tuple[Span, ...]
+    """Where a voice is heard before `until_s`, in order."""
+    unheard_s: tuple[Span, ...]
+    """Of what nothing is known."""
+    until_s: float
+    """Words that become known later start here at the earliest."""
+
+
+class Planner:
+    """Sentences, and what lies between them, over the whole source, each as soon as nothing that is said later can change it.
+
+    An utterance is cut where a sentence ends, at pauses, and where it would be too long. It begins and ends at most `margin_s` from
+    its first and last word. What remains of the source, from `min_silence_s` on, is divided into windows: at the borders of speech
+    without known words where there are such, each `window_s` long, up to two at the end sharing evenly what is left. A source without
+    any voice has the windows of one whose words nobody looks for.
+    """
+
+    def __init__(self, info: SourceInfo, rule: UtteranceRule) -> None:
+        self._info, self._rule = info, rule
+        self._words: list[Word] = []
+        """Those of sentences that may still change."""
+        self._word_end_s: float | None = None
+        """End of the last word before them."""
+        self._speech_s: tuple[Span, ...] = ()
+        self._unheard_s: tuple[Span, ...] = ()
+        self._at_s = info.start_s
+        """The source is divided up to here."""
+        self._is_silent = True
+        """No voice so far."""
+        self._num = 0
+
+    def advance(self, heard: Heard, *, is_all: bool = False) -> list[Utterance]:
+        """The utterances that are certain now, in order.
+
+        Args:
+            heard: what became known.
+            is_all: nothing follows.
+        """
+        info = self._info
+        self._words += [
+            replace(each, start_s=max(each.start_s, info.start_s), end_s=min(each.end_s, info.end_s))
+            for each in heard.words
+        ]
+        begin_s = min(self._at_s, self._words[0].start_s if self._words else math.inf) - self._rule.margin_s
+        self._speech_s = merged((*(each for each in self._speech_s if each[1] >= begin_s), *heard.speech_s))
+        self._unheard_s = merged((*(each for each in self._unheard_s if each[1] >= begin_s), *heard.unheard_s))
+        self._is_silent = self._is_silent and not heard.words and not heard.speech_s
+        until_s = info.end_s if is_all else heard.until_s
+        found: list[Utterance] = []
+        for own in self._spoken(until_s, is_all=is_all):
+            for each in own:
+                found += self._windows_up_to(each.start_s)
+                found.append(each)
+                self._at_s = max(self._at_s, each.end_s)
+        if is_all and self._is_silent:
+            found += _windows(self._at_s, info.end_s, self._rule)
+        elif is_all:
+            found += self._windows_up_to(info.end_s)
+        elif self._words:
+            found += self._windows_up_to(self._begin_s(self._words[0]))
+        else:
+            found += self._windows_up_to(until_s - self._rule.margin_s, is_end=False)
+        self._num += len(found)
+        return [
+            replace(each, index=self._num - len(found) + place, speech_share=self._share(each))
+            for place, each in enumerate(found)
+        ]
+
+    def around(self, spoken: Iterable[Utterance]) -> list[Utterance]:
+        """Windows over the time that these utterances, all there are, don't cover."""
+        found: list[Utterance] = []
+        for start_s, end_s in sorted((each.start_s, each.end_s) for each in spoken):
+            found += self._windows_up_to(start_s)
+            self._at_s = max(self._at_s, end_s)
+        return [*found, *self._windows_up_to(self._info.end_s)]
+
+    def _spoken(self, until_s: float, *, is_all: bool) -> Iterator[list[Utterance]]:
+        """The utterances of each sentence that is certain; its words are forgotten."""
+        rule = self._rule
+        longest_s = max(rule.max_length_s - 2 * rule.margin_s, rule.max_length_s / 2)
+        runs = sentences(self._words, pause_s=rule.pause_s, max_length_s=longest_s, min_length_s=rule.min_length_s)
+        for index, run in enumerate(runs):
+            is_last = index + 1 == len(runs)
+            if is_last and not is_all and until_s - run[-1].end_s < max(rule.pause_s, 2 * rule.margin_s):
+                return
+            follows_s = runs[index + 1][0].start_s if not is_last else None
+            own = self._utterances(shortened(run, longest_s), follows_s)
+            if not is_all and max(each.end_s for each in own) > until_s:
+                return
+            del self._words[: len(run)]
+            self._word_end_s = run[-1].end_s
+            yield own
+
+    def _utterances(self, parts: Sequence[Sequence[Word]], follows_s: float | None) -> list[Utterance]:
+        """The parts of one sentence with their margins.
+
+        Args:
+            parts: of words.
+            follows_s: where the next sentence starts; None: in a pause at least, or never.
+        """
+        rule, before_s, found = self._rule, self._word_end_s, []
+        for index, part in enumerate(parts):
+            start_s, end_s = self._begin_s(part[0], before_s), max(part[-1].end_s, part[0].start_s)
+            next_s = parts[index + 1][0].start_s if index + 1 < len(parts) else follows_s
+            after_s = 2 * (self._info.end_s - end_s) if next_s is None else next_s - end_s
+            end_s += min(max(after_s, 0.0) / 2, rule.margin_s) if after_s >= 0 else after_s
+            end_s = max(min(end_s, start_s + rule.max_length_s), start_s + _LEAST_S)
+            found.append(Utterance(index=0, start_s=start_s, end_s=end_s, text=" ".join(each.text for each in part)))
+            before_s = part[-1].end_s
+        return found
+
+    def _begin_s(self, word: Word, before_s: float | None = None) -> float:
+        """Where an utterance begins whose first word this is, and which follows the word that ends at `before_s`."""
+        if before_s is None:
+            before_s = self._word_end_s
+        gap_s = 2 * (word.start_s - self._info.start_s) if before_s is None else word.start_s - before_s
+        return word.start_s - min(max(gap_s, 0.0) / 2, self._rule.margin_s)
+
+    def _windows_up_to(self, end_s: float, *, is_end: bool = True) -> Iterator[Utterance]:
+        """Windows over the time from `_at_s` on, which no words cover.
+
+        Args:
+            end_s: where words follow, or the source ends.
+            is_end: False where the silence may last longer: then only windows that this can't change.
+        """
+        rule = self._rule
+        edges_s = [edge_s for span in self._speech_s for edge_s in span]
+        if end_s - self._at_s < rule.min_silence_s:
+            return
+        while self._at_s < end_s:
+            stop_s = next(
+                (
+                    edge_s
+                    for edge_s in edges_s
+                    if edge_s - self._at_s >= rule.min_silence_s and end_s - edge_s >= rule.min_silence_s
+                ),
+                end_s if is_end else None,
+            )
+            # An edge that is not known yet lies no earlier than this.
+            length_s = (end_s - rule.min_silence_s if stop_s is None else stop_s) - self._at_s
+            if length_s > max(2 * rule.window_s, rule.window_s + rule.min_silence_s):
+                yield self._window(self._at_s + rule.window_s)
+                continue
+            if stop_s is None:
+                return
+            start_s, count = self._at_s, max(math.ceil(length_s / rule.window_s - 1e-9), 1)
+            for part in range(1, count):
+                yield self._window(start_s + length_s * part / count)
+            yield self._window(stop_s)
+
+    def _window(self, end_s: float) -> Utterance:
+        start_s, self._at_s = self._at_s, end_s
+        return Utterance(index=0, start_s=start_s, end_s=end_s)
+
+    def _share(self, utterance: Utterance) -> float | None:
+        if any(min(utterance.end_s, b) > max(utterance.start_s, a) for a, b in self._unheard_s):
+            return None
+        return share_of(utterance, self._speech_s)
 
 
 def share_of(utterance: Utterance, speech_s: Sequence[Span]) -> float:
@@ -188,30 +333,15 @@ def share_of(utterance: Utterance, speech_s: Sequence[Span]) -> float:
     return min(heard_s / (utterance.end_s - utterance.start_s), 1.0)
 
 
-def with_speech_share(utterances: Iterable[Utterance], speech_s: Sequence[Span]) -> tuple[Utterance, ...]:
-    """The same utterances, with the share of their time that is speech."""
-    return tuple(replace(each, speech_share=share_of(each, speech_s)) for each in utterances)
-
-
-def _between(
-    info: SourceInfo, spoken: Sequence[Utterance], rule: UtteranceRule, speech_s: Sequence[Span]
-) -> list[Utterance]:
-    """Windows over the time that no utterance covers."""
-    found: list[Utterance] = []
-    at_s = info.start_s
-    covered = sorted((each.start_s, each.end_s) for each in spoken)
-    for start_s, end_s in [*covered, (info.end_s, info.end_s)]:
-        if start_s - at_s >= rule.min_silence_s:
-            edges_s = [at_s]
-            for edge_s in sorted(edge for span in speech_s for edge in span if at_s < edge < start_s):
-                if min(edge_s - edges_s[-1], start_s - edge_s) >= rule.min_silence_s:
-                    edges_s.append(edge_s)
-            for low_s, high_s in pairwise([*edges_s, start_s]):
-                count = max(math.ceil((high_s - low_s) / rule.window_s - 1e-9), 1)
-                marks_s = [low_s + (high_s - low_s) * part / count for part in range(count)] + [high_s]
-                found += [Utterance(index=0, start_s=a, end_s=b) for a, b in pairwise(marks_s)]
-        at_s = max(at_s, end_s)
-    return found
+def merged(spans: Iterable[Span]) -> tuple[Span, ...]:
+    """Spans in order, those that touch put together."""
+    found: list[Span] = []
+    for start_s, end_s in sorted(spans):
+        if found and start_s <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], end_s))
+        else:
+            found.append((start_s, end_s))
+    return tuple(found)
 
 
 def _in_order(utterances: Iterable[Utterance]) -> tuple[Utterance, ...]:
@@ -219,12 +349,12 @@ def _in_order(utterances: Iterable[Utterance]) -> tuple[Utterance, ...]:
     return tuple(replace(each, index=index) for index, each in enumerate(ordered))
 
 
-def _windows(info: SourceInfo, rule: UtteranceRule) -> tuple[Utterance, ...]:
-    count = max(math.ceil(info.duration_s / rule.window_s), 1)
-    if count > 1 and info.duration_s - (count - 1) * rule.window_s < rule.min_tail_s:
-        count -= 1
-    edges_s = [*(info.start_s + index * rule.window_s for index in range(count)), info.end_s]
-    return tuple(Utterance(index=index, start_s=edges_s[index], end_s=edges_s[index + 1]) for index in range(count))
+def _windows(start_s: float, end_s: float, rule: UtteranceRule) -> Iterator[Utterance]:
+    """Windows of `window_s` without words; a last one that would be shorter than `min_tail_s` is joined to the one before it."""
+    while end_s - (start_s + rule.window_s) >= max(rule.min_tail_s, 1e-9):
+        yield Utterance(index=0, start_s=start_s, end_s=start_s + rule.window_s)
+        start_s += rule.window_s
+    yield Utterance(index=0, start_s=start_s, end_s=end_s)
 
 
 def _problem(cue: Cue, info: SourceInfo) -> str:

@@ -10,7 +10,8 @@ import pytest
 from fv2es.cutting import Clip
 from fv2es.errors import JournalError, UsageError
 from fv2es.journal import Journal, Ledger, Lines
-from fv2es.speech import SpeechAnswer, Withheld
+from fv2es.seams import Withheld
+from fv2es.speech import SpeechAnswer
 from fv2es.utterances import Utterance
 from fv2es.wire import ClipAnswer
 from fv2es.words import Word

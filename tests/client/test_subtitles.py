@@ -2,7 +2,7 @@
 
 import pytest
 
-from fv2es.analysis import outline, plan
+from fv2es.planning import Plan, outline
 from fv2es.source import probe
 from fv2es.speech import SpeechRule
 from fv2es.subtitles import read_subtitles
@@ -46,17 +46,17 @@ def test_subtitles_for_foreign_lines_alone_are_no_transcript(astronaut, tmp_path
 def test_a_film_with_subtitles_needs_no_recogniser(astronaut, tmp_path):
     film = subtitled(astronaut, tmp_path / "film.mkv", [("srt", FORMS["srt"])])
     outlined = outline(film, None, UtteranceRule(), SpeechRule())
-    planned = plan(outlined)
+    planned = Plan(outlined)
     assert planned.utterance_source.kind == "subtitles"
     assert "subtitle stream 2 (subrip" in planned.utterance_source.reason
-    assert [each.text for each in planned.utterances if each.text] == TEXTS
+    assert [each.text for each in planned.utterances() if each.text] == TEXTS
     assert outline(film, None, UtteranceRule(), SpeechRule(subtitles=False)).source is None
 
 
 def test_unusable_subtitles_are_named_and_passed_over(astronaut, tmp_path):
     late = "1\n00:10:01,000 --> 00:10:02,000\nAfter the end.\n"
     film = subtitled(astronaut, tmp_path / "film.mkv", [("srt", late)])
-    planned = plan(outline(film, None, UtteranceRule(), SpeechRule(recognise=False)))
+    planned = Plan(outline(film, None, UtteranceRule(), SpeechRule(recognise=False)))
     assert planned.utterance_source.kind == "windows"
     assert "can't be used: " in planned.utterance_source.reason
     assert "speech recognition was not asked for" in planned.utterance_source.reason
@@ -64,7 +64,7 @@ def test_unusable_subtitles_are_named_and_passed_over(astronaut, tmp_path):
 
 def test_a_transcript_goes_before_subtitles(astronaut, astronaut_srt, tmp_path):
     film = subtitled(astronaut, tmp_path / "film.mkv", [("srt", FORMS["srt"])])
-    planned = plan(outline(film, astronaut_srt, UtteranceRule(), SpeechRule()))
+    planned = Plan(outline(film, astronaut_srt, UtteranceRule(), SpeechRule()))
     assert planned.utterance_source.kind == "transcript"
     assert str(astronaut_srt) in planned.utterance_source.reason
 
@@ -75,8 +75,8 @@ def test_overlapping_empty_and_backward_cues_are_stated(astronaut, tmp_path):
         "3\n00:00:09,000 --> 00:00:10,000\n<i></i>\n\n"
     )
     film = subtitled(astronaut, tmp_path / "film.mkv", [("srt", odd)])
-    planned = plan(outline(film, None, UtteranceRule(), SpeechRule()))
-    assert sorted(each.text for each in planned.utterances if each.text) == ["Later.", "Over."]
+    planned = Plan(outline(film, None, UtteranceRule(), SpeechRule()))
+    assert sorted(each.text for each in planned.utterances() if each.text) == ["Later.", "Over."]
     text = "\n".join(planned.notes)
     assert "has no words: left out" in text
     assert "begin before the one before them ends" in text

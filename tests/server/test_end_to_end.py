@@ -13,6 +13,7 @@ import tritonclient.grpc as grpcclient
 import fv2es
 from fv2es import AsyncClient, Client, ClientRule, ClipRule, EmbeddedServer, LostUtterance, SpeechRule, TrackRule
 from fv2es.errors import ClipRejected
+from fv2es.scoring import Scoring
 from fv2es.wire import CHANNEL_ARGUMENTS, decode_response, encode_request
 from nasty_media import with_exact_sound
 
@@ -163,14 +164,12 @@ def test_rejected_clip_is_lost_and_named(server: EmbeddedServer, astronaut: Path
     with Client(
         server.address, clip_rule=ClipRule(target_length_s=1.0), speech_rule=SpeechRule(recognise=False)
     ) as client:
-        send = client._send
+        encode = Scoring.encode
 
-        def spoil_second(clip, attempts, work):
-            if clip.index == 1:
-                clip = dataclasses.replace(clip, data=b"x" * 1000)
-            return send(clip, attempts, work)
+        def spoil_second(lane, clip):
+            return encode(lane, dataclasses.replace(clip, data=b"x" * 1000) if clip.index == 1 else clip)
 
-        monkeypatch.setattr(client, "_send", spoil_second)
+        monkeypatch.setattr(Scoring, "encode", spoil_second)
         result = client.analyze(astronaut)
     assert [each.start_s for each in result.utterances] == [0, 10]
     (lost,) = result.lost

@@ -11,7 +11,6 @@ import pytest
 import gpu_profile
 import nasty_media
 from fv2es import Client, EmbeddedServer, SpeechRule
-from fv2es.analysis import outline
 from fv2es_pipelines.boxes import overlaps
 from fv2es_pipelines.errors import Refused
 
@@ -119,7 +118,8 @@ def test_triton_takes_the_graph(server: EmbeddedServer, repository: Path, astron
     with EmbeddedServer(folder) as other, Client(other.address, speech_rule=windows) as client:
         found = client.analyze(film)
         fallen_back = client.analyze(astronaut)
-        unheard = client._heard(outline(film, None, client.utterance_rule, SpeechRule()))
+        with Client(other.address) as listening:
+            unheard = listening.analyze(film)
     assert not found.lost
     assert not found.notes
     for ours, theirs in zip(found.utterances, expected.utterances, strict=True):
@@ -127,5 +127,7 @@ def test_triton_takes_the_graph(server: EmbeddedServer, repository: Path, astron
         assert ours.num_faces == theirs.num_faces
         assert ours.probabilities == pytest.approx(theirs.probabilities, abs=PROBABILITY_ATOL)
     assert found.utterances[0].num_faces > 0
-    assert "can't be loaded on cuda" in unheard.missing  # no GPU here, and no silent step down to the CPU
+    assert (
+        "can't be loaded on cuda" in unheard.utterance_source.reason
+    )  # no GPU here, and no silent step down to the CPU
     assert any("decoded on the CPU" in note for note in fallen_back.notes)

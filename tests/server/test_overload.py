@@ -217,6 +217,6 @@ def test_refusals_among_cancelled_and_good_clips(own_server: EmbeddedServer, ast
 def test_questions_are_small(own_server: EmbeddedServer):
     """The header that lets small requests go ahead of clips is no way in for large ones."""
     with triton.InferenceServerClient(own_server.address, channel_args=CHANNEL_ARGUMENTS) as client:
-        inputs = encode_request(bytes(2_000_000), [(0.0, 1.0)], [""])
+        inputs = encode_request(bytes(5_000_000), [(0.0, 1.0)], [""])
         with pytest.raises(triton.InferenceServerException, match="leave out the header fv2es-small"):
             client.infer("emotion", inputs, client_timeout=10, headers={"fv2es-small": "1"})

