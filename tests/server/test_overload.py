@@ -32,10 +32,18 @@ SHORT_CLIPS = {  # two clips for each film
 
 
 @pytest.fixture(scope="module")
-def own_server(repository: Path) -> Iterator[EmbeddedServer]:
+def running_server(repository: Path) -> Iterator[EmbeddedServer]:
     """Of these tests alone, so that nothing else is counted."""
     with EmbeddedServer(repository) as server:
         yield server
+
+
+@pytest.fixture
+def own_server(running_server: EmbeddedServer) -> Iterator[EmbeddedServer]:
+    """A server that must not have crashed when a test is over; to start, a busy machine may have taken two tries."""
+    before = running_server.restarts
+    yield running_server
+    assert running_server.restarts == before
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +137,6 @@ def test_hundred_clients_at_once(own_server: EmbeddedServer, heavy_film: Path):
         assert_same(result, alone)
     assert set(refused) == {"StatusCode.INVALID_ARGUMENT"}
     assert peak_bytes - usual_bytes < 200e6  # 200 clips of 2 MB are 0.4 GB, and each is copied several times
-    assert own_server.restarts == 0
 
 
 VANISHING = """
@@ -165,7 +172,6 @@ def test_killed_clients_free_what_they_held(own_server: EmbeddedServer, heavy_fi
     assert took_s < 20
     # Triton ends what it had begun, and begins nothing more for the dead.
     assert finished(own_server) - at_death <= usual_rule().limit + len(result.utterances)
-    assert own_server.restarts == 0
 
 
 def test_cancelled_calls_free_what_they_held(own_server: EmbeddedServer, astronaut: Path):
@@ -176,7 +182,6 @@ def test_cancelled_calls_free_what_they_held(own_server: EmbeddedServer, astrona
             next(stream)
             stream.close()  # cancels what is on its way
         assert_same(client.analyze(astronaut), undisturbed)
-    assert own_server.restarts == 0
 
 
 def test_refusals_among_cancelled_and_good_clips(own_server: EmbeddedServer, astronaut: Path):
@@ -209,7 +214,6 @@ def test_refusals_among_cancelled_and_good_clips(own_server: EmbeddedServer, ast
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(mixed, range(8))) > 0
-    assert own_server.restarts == 0
 
 
 def test_questions_are_small(own_server: EmbeddedServer):
