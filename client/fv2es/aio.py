@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -21,7 +21,7 @@ from fv2es.scoring import Item
 from fv2es.speech import SpeechRule
 from fv2es.track import TrackRule
 from fv2es.utterances import UtteranceRule
-from fv2es.wire import CHANNEL_ARGUMENTS, CONNECT_TIMEOUT_S, error_from_status
+from fv2es.wire import CHANNEL_ARGUMENTS, CONNECT_TIMEOUT_S, SMALL_REQUEST, client_headers, error_from_status
 
 T = TypeVar("T")
 
@@ -32,6 +32,7 @@ class _Asyncio:
     def __init__(self, address: str) -> None:
         self.address = address
         self._open: triton.InferenceServerClient | None = None
+        self._headers = client_headers()
 
     @property
     def triton(self) -> triton.InferenceServerClient:
@@ -46,17 +47,16 @@ class _Asyncio:
             self._open = None
 
     def infer(
-        self, model_name: str, inputs: list[InferInput], *, timeout_s: float, headers: Mapping[str, str]
+        self, model_name: str, inputs: list[InferInput], *, timeout_s: float, small: bool = False
     ) -> "asyncio.Task[InferResult]":
+        headers = SMALL_REQUEST if small else self._headers
         return asyncio.create_task(self._infer(model_name, inputs, timeout_s, headers))
 
     async def _infer(
-        self, model_name: str, inputs: list[InferInput], timeout_s: float, headers: Mapping[str, str]
+        self, model_name: str, inputs: list[InferInput], timeout_s: float, headers: dict[str, str]
     ) -> InferResult:
         with self._typed_errors(timeout_s):
-            answer: InferResult = await self.triton.infer(
-                model_name, inputs, client_timeout=timeout_s, headers=dict(headers)
-            )
+            answer: InferResult = await self.triton.infer(model_name, inputs, client_timeout=timeout_s, headers=headers)
         return answer
 
     async def wait(self, pending: "Sequence[asyncio.Task[InferResult]]", *, for_all: bool = False) -> None:

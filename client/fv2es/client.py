@@ -1,7 +1,7 @@
 """The client for ordinary code; `fv2es.aio` has the same for asyncio."""
 
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,7 @@ from fv2es.scoring import Item
 from fv2es.speech import SpeechRule
 from fv2es.track import TrackRule
 from fv2es.utterances import UtteranceRule
-from fv2es.wire import CHANNEL_ARGUMENTS, CONNECT_TIMEOUT_S, error_from_status
+from fv2es.wire import CHANNEL_ARGUMENTS, CONNECT_TIMEOUT_S, SMALL_REQUEST, client_headers, error_from_status
 
 T = TypeVar("T")
 
@@ -41,10 +41,9 @@ class _Blocking:
     def __init__(self, address: str) -> None:
         self.address = address
         self.triton = triton.InferenceServerClient(address, channel_args=CHANNEL_ARGUMENTS)
+        self._headers = client_headers()
 
-    def infer(
-        self, model_name: str, inputs: list[InferInput], *, timeout_s: float, headers: Mapping[str, str]
-    ) -> _Inference:
+    def infer(self, model_name: str, inputs: list[InferInput], *, timeout_s: float, small: bool = False) -> _Inference:
         inference = _Inference()
 
         def on_answer(result: Any, error: Any) -> None:
@@ -53,9 +52,9 @@ class _Blocking:
             else:
                 inference.set_exception(self._typed(error, timeout_s))
 
-        inference.give_up = self.triton.async_infer(
-            model_name, inputs, on_answer, client_timeout=timeout_s, headers=dict(headers)
-        ).cancel
+        headers = SMALL_REQUEST if small else self._headers
+        call = self.triton.async_infer(model_name, inputs, on_answer, client_timeout=timeout_s, headers=headers)
+        inference.give_up = call.cancel
         return inference
 
     async def wait(self, pending: Sequence[_Inference], *, for_all: bool = False) -> None:

