@@ -35,8 +35,8 @@ MAX_HANDED_BYTES: Final = 256 * 2**20
 """Most memory for the pictures of one clip at the size of `decode_size`, which go through shared memory: 89 of the largest."""
 
 MAX_DECODE_PX: Final = 1_000_000
-"""Larger pictures are made smaller on the device, to at most this many pixels. Up to here the detector's fast search, too, keeps
-to the picture's own size (`DetectorSettings.copy_px`)."""
+"""Larger pictures are made smaller on the device, to at most this many pixels: they go through shared memory. The detector's box may
+then be another one of near-equal ones."""
 
 _TICK: Final = Fraction(1, 1000)  # Matroska's
 _SPACING_TICKS: Final = 20

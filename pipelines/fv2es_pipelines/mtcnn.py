@@ -34,8 +34,11 @@ from fv2es_pipelines.picture import Picture, Rgb
 _LEVEL_OVERLAP, _FRAME_OVERLAP, _REFINED_OVERLAP, _FINAL_OVERLAP = 0.5, 0.7, 0.7, 0.7  # facenet-pytorch's detect_face
 _MARGIN_CELLS = 4  # windows that are missing at the end of a level, beside those of its last two pixels: see `Detector`
 _MAX_CROPS = 256
-_MAX_TABLE_PX = 2_100_000
-"""Most pixels whose sums are held at once, 12 bytes each: four copies of 1080p at half its size, or one picture of 1080p."""
+_MAX_TABLE_PX = 9_000_000
+"""Largest picture of which all sums are held, 12 bytes a pixel: 4K. Those of larger ones are made again for each band, eight times
+as slowly."""
+_MAX_TABLES_PX = 2_100_000
+"""Most pixels of pictures whose sums are held at once, where there are several: one of 1080p, nine of 360p."""
 _MAX_LEVEL_PX = 250_000
 """Most pixels that P-Net takes at once; it needs about 200 bytes for each."""
 _MIN_BAND_BOXES = 8
@@ -74,9 +77,9 @@ class DetectorSettings:
     neither outgrow it nor move its box."""
     levels_per_search: int = 2
     """Levels of the pyramid that each further search adds."""
-    copy_px: int = 1_000_000
-    """Larger pictures are first made smaller by a whole divisor, to at most this many pixels. Up to here the fast search gives
-    the box of the search at full size, but for rare cases."""
+    copy_px: int = 9_000_000
+    """Larger pictures are first made smaller by a whole divisor, to at most this many pixels. Up to here, 4K, the fast search sees
+    the pixels of the search at full size, and gives its box."""
     window_px: int = 32
     """Least pixels across the smallest face of a search in such a copy: goes before `copy_px`."""
 
@@ -207,7 +210,7 @@ class Detector:
         remaining = list(range(len(pictures)))
         copies: list[_Copy] = []  # of the remaining pictures, at the size of the last search
         for number, search in enumerate(searches):
-            most = max(1, _MAX_TABLE_PX // (search.width_px * search.height_px))
+            most = max(1, _MAX_TABLES_PX // search.num_px)
             if len(remaining) > most:  # go on with a few at a time
                 for start in range(0, len(remaining), most):
                     few = remaining[start : start + most]
@@ -241,8 +244,8 @@ class Detector:
 
     def _copies(self, pictures: Sequence[Picture], search: Search) -> "list[_Copy]":
         """The pictures at the size of a search. Copies that were made before are no longer valid."""
-        if search.width_px * search.height_px > _MAX_TABLE_PX:
-            return [_LargeCopy(picture, search, self._sums(4 * _MAX_TABLE_PX)) for picture in pictures]
+        if search.num_px > _MAX_TABLE_PX:
+            return [_LargeCopy(picture, search, self._sums(4 * _MAX_TABLES_PX)) for picture in pictures]
         size = num_sums(*search.size_px)
         memory = self._sums(size * len(pictures))
         return [
@@ -429,7 +432,7 @@ class _LargeCopy(_Copy):
         self._memory = memory
         whole = (picture.width_px, picture.height_px) == self.size_px
         self._picture = picture if whole else ArrayPicture(picture.scaled(*self.size_px))
-        self._band_px = max(1, _MAX_TABLE_PX // 2 // self.size_px[0])  # rows whose sums fit well into the memory
+        self._band_px = max(1, _MAX_TABLES_PX // 2 // self.size_px[0])  # rows whose sums fit well into the memory
 
     def max_rows(self, height_px: int) -> int:
         return self._band_px * height_px // self.size_px[1]
