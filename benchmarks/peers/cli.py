@@ -54,9 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("films", type=Path, nargs="+", metavar="FILM")
     parser.add_argument(
         "--peers",
-        default=",".join(PEERS),
         metavar="LIST",
-        help=f"in the order to run them (default: {','.join(PEERS)})",
+        help=f"in the order to run them (default: {','.join(PEERS)}; face-only where it is installed)",
     )
     parser.add_argument("--repository", type=Path, default=default_repository(), metavar="DIR", help="whose weights")
     parser.add_argument(

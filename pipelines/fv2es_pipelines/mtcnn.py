@@ -282,7 +282,7 @@ class Detector:
         num_rows = -(-(height - 2) // DETECTOR_STRIDE_PX) - _MARGIN_CELLS  # of windows
         reach = DETECTOR_CELL_PX - DETECTOR_STRIDE_PX  # by which a window goes beyond its stride
         most_rows = min(_MAX_LEVEL_PX // (len(copies) * width), *(copy.max_rows(height) for copy in copies))
-        step = max(reach, (most_rows - reach) // DETECTOR_STRIDE_PX)
+        step = num_rows if most_rows >= height else max(reach, (most_rows - reach) // DETECTOR_STRIDE_PX)
         hits: list[list[_Hits]] = [[] for _ in copies]
         for first in range(0, num_rows, step):
             last = min(first + step, num_rows)
