@@ -95,7 +95,7 @@ def test_the_pretrained_weights_are_read_as_they_lie():
     expected = np.concatenate([np.sin(place), np.cos(place)], axis=1)
     assert encoder.positions.detach().numpy() == pytest.approx(expected, abs=1e-3)
     assert torch.equal(encoder.layers[0].self_attn.in_proj_bias[384:768], torch.zeros(384))
-    assert 0.5 < float(encoder.layers[0].norm1.weight.mean()) < 2
+    assert 0.5 < encoder.layers[0].norm1.weight.mean().item() < 2
 
 
 def test_another_file_or_no_package_is_refused(monkeypatch):

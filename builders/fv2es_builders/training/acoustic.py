@@ -20,10 +20,6 @@ from fv2es_builders.training.scores import Matrix, accuracy, unweighted_recall
 UNKNOWN_LOGIT: Final = -1e4
 """Of a label that the data set does not have, in the softmax over labels in training."""
 
-_LEVEL_PULL: Final = 0.05
-"""Weight of the squared mean of a row's logits in the loss. The softmax leaves that mean open; pulled to zero it is the same for
-all rows, so that a sound that says nothing gets the same logits whatever it is. Ours."""
-
 _STEADY: Final = 8.0
 """Size of the features that say nothing at the start: far above the others, so that layer norms hardly bend these."""
 
@@ -121,7 +117,7 @@ class AcousticSettings:
     """Share of the probe in the loss."""
     backgrounds: int = 2
     """Sounds without a voice that each step adds; their target is every label as likely as it is in training."""
-    ridge: float = 3e-3
+    ridge: float = 1e-2
     """Of the linear layer that training starts from: half of this times the squared weights is added to its loss."""
 
 
@@ -221,12 +217,15 @@ class AcousticTask:
         )
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        """Over one choice among the labels, and a pull of each row's mean logit to zero, see `_LEVEL_PULL`: scalar."""
+        """Half over one choice among the labels, half of each label by itself, as logits are read when served: scalar.
+
+        The second half gives the softmax, which leaves one number for all labels of a row open, its level.
+        """
         known, logits = self._known.float(), logits.float()
         chances = functional.log_softmax(logits.masked_fill(~self._known, UNKNOWN_LOGIT), dim=1)
-        choice = -(targets * chances * known).sum(dim=1)  # [U]
-        mean = (logits * known).sum(dim=1) / known.sum()
-        return ((choice + _LEVEL_PULL * mean.square()) * weights).mean()
+        alone = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        both = ((alone - targets * chances) * known).sum(dim=1)  # [U]
+        return (0.5 * both * weights).mean()
 
     def _cross_entropies(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean over the labels that occur of the mean over their rows: scalar."""
