@@ -7,7 +7,14 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from fv2es_builders.errors import AssetError, BuildUsageError
 from fv2es_builders.export import onnx_from_module, served_parts
 from fv2es_builders.modules.model import SpeechV2EM, empty_model, seeded_model
-from fv2es_builders.modules.speech_acoustic import NUM_BANDS, SpeechEncoder, band_matrix
+from fv2es_builders.modules.speech_acoustic import (
+    NUM_BANDS,
+    SpeechBranch,
+    SpeechEncoder,
+    band_matrix,
+    speech_head,
+    speech_trunk,
+)
 from fv2es_builders.parity import ATOL, onnx_runner
 from fv2es_builders.presets import PRESETS, SpeechAcousticSize
 from fv2es_builders.training import speech_start
@@ -75,6 +82,29 @@ def test_bands_are_whispers():
         away = np.abs(np.log10(found) - np.log10(original @ spectrum))
         assert np.median(away) < 0.05
         assert np.mean(away) < 0.1
+
+
+@torch.no_grad()
+def test_frames_of_a_piece_lie_on_straight_lines_between_ours():
+    encoder = SpeechEncoder(SMALL).eval()
+    pieces = speech_like(2)
+    power = pieces.reshape(2, 128, 32) + 1e-4
+    logarithm = torch.log10(encoder.bands @ power)
+    logarithm = logarithm - logarithm.amax(dim=(1, 2), keepdim=True) + 1.5
+    places = np.minimum(np.arange(40) * 0.8, 31)
+    expected = [np.interp(places, np.arange(32), row) for row in logarithm.reshape(-1, 32).numpy()]
+    assert encoder.spectrum(pieces).reshape(-1, 40).numpy() == pytest.approx((np.array(expected) + 4) / 4, abs=1e-5)
+
+
+@torch.no_grad()
+def test_folded_for_serving_it_says_the_same():
+    branch = SpeechBranch(speech_trunk(SMALL), speech_head(SMALL, 8)).eval()
+    for parameter in branch.parameters():
+        parameter += 0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+    pieces = speech_like(3)
+    expected = branch(pieces)
+    assert branch.folded()(pieces).numpy() == pytest.approx(expected.numpy(), abs=1e-4)
+    assert torch.equal(branch(pieces), expected)
 
 
 @torch.no_grad()

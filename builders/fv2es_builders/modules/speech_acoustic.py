@@ -49,11 +49,10 @@ def band_matrix() -> Tensor:
     return (torch.minimum(rising, falling).clamp(min=0) * height).float()
 
 
-def frame_matrix() -> Tensor:
-    """From our frames of 12.5 ms to frames of 10 ms, by straight lines between them: [32, 40]."""
-    place = torch.arange(FRAMES) * (constants.PIECE_FRAMES / FRAMES)
-    nearness = 1 - (torch.arange(constants.PIECE_FRAMES)[:, None] - place.clamp(max=constants.PIECE_FRAMES - 1)).abs()
-    return nearness.clamp(min=0)
+def frame_kernels() -> Tensor:
+    """Straight lines between five of our frames of 12.5 ms to five frames of 10 ms, of which four of ours are as long: [5, 1, 5]."""
+    place = torch.arange(5) * (constants.PIECE_FRAMES / FRAMES)
+    return (1 - (torch.arange(5) - place[:, None]).abs()).clamp(min=0)[:, None]
 
 
 class SpeechLayer(nn.Module):
@@ -65,6 +64,17 @@ class SpeechLayer(nn.Module):
         self.self_attn = SelfAttention(size.dim, size.heads)
         self.linear1 = nn.Linear(size.dim, size.feed_forward)
         self.linear2 = nn.Linear(size.feed_forward, size.dim)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Put weights and biases of the norms into the layers that follow them."""
+        inner = self.self_attn
+        inner.in_proj_bias.add_(inner.in_proj_weight @ self.norm1.bias)
+        inner.in_proj_weight.mul_(self.norm1.weight)
+        self.linear1.bias.add_(self.linear1.weight @ self.norm2.bias)
+        self.linear1.weight.mul_(self.norm2.weight)
+        dim = len(self.norm1.weight)
+        self.norm1, self.norm2 = (nn.LayerNorm(dim, elementwise_affine=False) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens [P, 20, dim] -> the same shape."""
@@ -82,7 +92,7 @@ class SpeechEncoder(nn.Module):
     def __init__(self, size: SpeechAcousticSize) -> None:
         super().__init__()
         self.register_buffer("bands", band_matrix(), persistent=False)
-        self.register_buffer("frames", frame_matrix(), persistent=False)
+        self.register_buffer("frames", frame_kernels(), persistent=False)
         self.stem1 = nn.Conv1d(NUM_BANDS, size.dim, 3, padding=1)
         self.stem2 = nn.Conv1d(size.dim, size.dim, 3, stride=2, padding=1)
         self.positions = nn.Parameter(torch.empty(TOKENS, size.dim))
@@ -94,7 +104,12 @@ class SpeechEncoder(nn.Module):
         power = pieces.reshape(-1, constants.NUM_MELS, constants.PIECE_FRAMES)  # [P, 128, 32]: mels in order
         logarithm = torch.log10(self.bands @ (power + POWER_FLOOR))  # [P, 80, 32]
         level = logarithm.amax(dim=(1, 2), keepdim=True).clamp(min=QUIET)
-        return ((logarithm - level + LOUDEST + 4) / 4) @ self.frames
+        scaled = (logarithm - level + LOUDEST + 4) / 4
+        long = torch.cat([scaled, scaled[..., -1:]], dim=2).reshape(
+            -1, 1, constants.PIECE_FRAMES + 1
+        )  # [P * 80, 1, 33]
+        parts = nn.functional.conv1d(long, self.frames, stride=4).transpose(1, 2)  # [P * 80, 8, 5]
+        return parts.reshape(-1, NUM_BANDS, FRAMES)
 
     def tokens(self, pieces: Tensor) -> Tensor:
         """Power [P, 4, 32, 32] -> tokens after the stem and with their positions, before the layers: [P, 20, dim]."""
@@ -131,5 +146,9 @@ class SpeechBranch(AcousticBranch):
         return features
 
     def folded(self) -> "SpeechBranch":
-        """A copy for serving; there is nothing to fold. The original stays as it is."""
-        return copy.deepcopy(self).eval()
+        """A copy for serving, see `SpeechLayer.fold`. The original stays as it is."""
+        branch = copy.deepcopy(self).eval()
+        for module in branch.modules():
+            if isinstance(module, SpeechLayer):
+                module.fold()
+        return branch
