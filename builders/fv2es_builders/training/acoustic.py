@@ -20,6 +20,10 @@ from fv2es_builders.training.scores import Matrix, accuracy, unweighted_recall
 UNKNOWN_LOGIT: Final = -1e4
 """Of a label that the data set does not have, in the softmax over labels in training."""
 
+_VOICELESS: Final = 0.5
+"""Share of a label's rate that it is as likely as where there is no voice: a little less than nothing is learnt there, so that the
+offsets of the calibration make a vote for no label. Ours."""
+
 _STEADY: Final = 8.0
 """Size of the features that say nothing at the start: far above the others, so that layer norms hardly bend these."""
 
@@ -116,7 +120,7 @@ class AcousticSettings:
     probe_share: float = 0.3
     """Share of the probe in the loss."""
     backgrounds: int = 2
-    """Sounds without a voice that each step adds; their target is every label as likely as it is in training."""
+    """Sounds without a voice that each step adds; their target is every label half as likely as it is in training."""
     ridge: float = 1e-2
     """Of the linear layer that training starts from: half of this times the squared weights is added to its loss."""
 
@@ -144,7 +148,7 @@ class AcousticTask:
         self._known = counts > 0  # [C]
         weights = torch.where(self._known, counts.clamp(min=1) ** -self._settings.weight_power, 0.0)
         self._weights = weights * counts.sum() / (weights * counts).sum()
-        self._rates = self._weights * counts / counts.sum()  # [C]
+        self._voiceless = _VOICELESS * self._weights * counts / counts.sum()  # [C]
         self._start()
 
     @property
@@ -171,7 +175,7 @@ class AcousticTask:
         inputs = (torch.cat([means.flatten(0, 1), silent]) - self._module.mean) / self._module.deviation
         own, own_weights = self._targets(self._labels, num_backgrounds=0)
         share = self._settings.backgrounds / self._recipe.batch * len(means) * forms / len(silent)
-        targets = torch.cat([own.repeat_interleave(forms, dim=0), self._rates.expand(len(silent), -1)])
+        targets = torch.cat([own.repeat_interleave(forms, dim=0), self._voiceless.expand(len(silent), -1)])
         weights = torch.cat([own_weights.repeat_interleave(forms), torch.full((len(silent),), share)])
         weight = torch.zeros(self._num_labels, inputs.shape[1], requires_grad=True)
         bias = torch.zeros(self._num_labels, requires_grad=True)
@@ -206,7 +210,7 @@ class AcousticTask:
         known = self._known.float()
         own = functional.one_hot(labels, self._num_labels).float()
         own = torch.lerp(own, (known / known.sum()).expand_as(own), self._settings.smoothing)
-        targets = torch.cat([own, self._rates.expand(num_backgrounds, -1)])
+        targets = torch.cat([own, self._voiceless.expand(num_backgrounds, -1)])
         return targets, torch.cat([self._weights[labels], torch.ones(num_backgrounds)])
 
     def _loss(self, batch: tuple[Tensor, Tensor, Tensor], targets: Tensor, weights: Tensor) -> Tensor:
