@@ -132,9 +132,21 @@ def speech_trunk(size: SpeechAcousticSize) -> nn.Sequential:
     return nn.Sequential(SpeechEncoder(size))
 
 
+class Centre(nn.Module):
+    """Features minus what they are on average. A bias after the next layer would do, but so large a one that FP16 rounds it too far."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[P, dim] -> the same shape."""
+        return features - self.mean
+
+
 def speech_head(size: SpeechAcousticSize, dim: int) -> nn.Sequential:
-    """The layer after it: [P, 2 * size.dim] -> [P, dim]."""
-    return nn.Sequential(nn.Linear(2 * size.dim, dim))
+    """The layers after it: [P, 2 * size.dim] -> [P, dim]."""
+    return nn.Sequential(Centre(2 * size.dim), nn.Linear(2 * size.dim, dim))
 
 
 class SpeechBranch(AcousticBranch):

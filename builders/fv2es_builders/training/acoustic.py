@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from fv2es_builders.modules.model import acoustic_size
-from fv2es_builders.modules.speech_acoustic import speech_head
+from fv2es_builders.modules.speech_acoustic import Centre
 from fv2es_builders.modules.temporal import EncoderLayer, TemporalEncoder
 from fv2es_builders.presets import Preset, SpeechAcousticSize
 from fv2es_builders.training.heard import Heard
@@ -29,7 +29,7 @@ _STEADY: Final = 8.0
 
 
 class SoundNet(nn.Module):
-    """What the encoder hears to logits. `a_flatten`, `a_transformer` and `a_out` are the model's own parts under its own names.
+    """What the encoder hears to logits. `a_transformer` and `a_out` are the model's own parts, `a_flatten` is made by `served_head`.
 
     `mean` and `deviation` are those of features in training, and `probe` reads the mean over pieces by a linear layer: in training
     alone.
@@ -44,7 +44,7 @@ class SoundNet(nn.Module):
         size = acoustic_size(preset, SpeechAcousticSize)
         self.register_buffer("mean", torch.zeros(2 * size.dim))
         self.register_buffer("deviation", torch.ones(2 * size.dim))
-        self.a_flatten = speech_head(size, dim)
+        self.a_flatten = nn.Sequential(nn.Linear(2 * size.dim, dim))
         self.a_transformer = TemporalEncoder(preset.temporal)
         self.a_out = nn.Linear(dim, num_labels)
         self.probe = nn.Linear(dim, num_labels)
@@ -98,13 +98,14 @@ class SoundNet(nn.Module):
         self.probe.bias.zero_()
 
     @torch.no_grad()
-    def folded_head(self) -> nn.Sequential:
-        """The head as it is served, on features as they are."""
+    def served_head(self) -> nn.Sequential:
+        """The head as it is served, on features as they are: its numbers are those that FP16 has, so that storing costs nothing."""
         (head,) = (layer for layer in self.a_flatten if isinstance(layer, nn.Linear))
-        folded = nn.Linear(len(self.mean), self.a_out.in_features)
-        folded.weight.copy_(head.weight / self.deviation)
-        folded.bias.copy_(head.bias - folded.weight @ self.mean)
-        return nn.Sequential(folded)
+        centre, served = Centre(len(self.mean)), nn.Linear(len(self.mean), self.a_out.in_features)
+        centre.mean.copy_(self.mean.half())
+        served.weight.copy_((head.weight / self.deviation).half())
+        served.bias.copy_((head.bias - served.weight @ (self.mean - centre.mean)).half())
+        return nn.Sequential(centre, served)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
