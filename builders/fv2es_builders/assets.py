@@ -26,8 +26,8 @@ EMBEDDING_PADDING: Final = 128
 """Rows of an embedding that no token uses are fewer than this: tables are rounded up to a multiple of 8, 64 or 128 for speed."""
 
 
-def package_folder(package: str) -> Path:
-    """The folder of an installed package, which is not imported.
+def package_folder(package: str, *, extra: str = "build") -> Path:
+    """The folder of an installed package of one of our extras, which is not imported.
 
     Raises:
         AssetError: it is not installed.
@@ -35,7 +35,7 @@ def package_folder(package: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise AssetError(
-            package, "this package is not installed; install the extra `build`: pip install 'fv2es[build]'"
+            package, f"this package is not installed; install the extra `{extra}`: pip install 'fv2es[{extra}]'"
         )
     return Path(spec.origin).parent
 

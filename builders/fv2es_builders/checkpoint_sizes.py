@@ -18,6 +18,7 @@ from fv2es_builders.presets import (
     Architecture,
     EncoderKind,
     Preset,
+    SpeechAcousticSize,
     TemporalSize,
     TextSize,
     VggAcousticSize,
@@ -57,12 +58,14 @@ def architecture_of(shapes: Shapes, path: Path) -> Architecture:
     """Whose checkpoint this is, told by the keys of the acoustic net.
 
     Raises:
-        UnknownModel: neither V2EM's nor MME2E's.
+        UnknownModel: none of those that are known.
     """
     if any(name.startswith(("A.0.levels.", "A.0.patch_embed.")) for name in shapes):
         return "v2em"
     if any(re.match(r"A\.\d+\.conv[12]\.", name) for name in shapes):
         return "mme2e"
+    if "A.0.stem1.weight" in shapes:
+        return "v2em-speech"
     hint = "name a checkpoint of one of these two models"
     if any(name.startswith(("A.sparse_layers.", "A.low_level.")) for name in shapes):
         hint = "this one is MME2E in its sparse form, which is not supported; train or take its dense form"
@@ -103,10 +106,19 @@ def sized_preset(preset: Preset, shapes: Shapes, path: Path) -> Preset:
     num_labels = _axis(shapes, "v_out.weight", 0, len(preset.labels))
     if num_labels != len(preset.labels):
         raise LabelMismatch(path, found=num_labels, labels=preset.labels, preset=preset.name)
-    acoustic: AcousticSize | VggAcousticSize
+    acoustic: AcousticSize | VggAcousticSize | SpeechAcousticSize
+    visual_kernels = r"V\.(\d+)\.(?:rbr_dense\.conv|rbr_reparam)\.weight"
     if architecture == "v2em":
         known = preset.acoustic if isinstance(preset.acoustic, AcousticSize) else AcousticSize()
-        visual_kernels, acoustic = r"V\.(\d+)\.(?:rbr_dense\.conv|rbr_reparam)\.weight", _nest_size(known, shapes, path)
+        acoustic = _nest_size(known, shapes, path)
+    elif architecture == "v2em-speech":
+        speech = preset.acoustic if isinstance(preset.acoustic, SpeechAcousticSize) else SpeechAcousticSize()
+        acoustic = dataclasses.replace(
+            speech,
+            dim=_axis(shapes, "A.0.positions", 1, speech.dim),
+            layers=_count(shapes, "A.0.layers."),
+            feed_forward=_axis(shapes, "A.0.layers.0.linear1.weight", 0, speech.feed_forward),
+        )
     else:
         vgg = preset.acoustic if isinstance(preset.acoustic, VggAcousticSize) else VggAcousticSize()
         visual_kernels = r"V\.(\d+)\.conv2\.weight"

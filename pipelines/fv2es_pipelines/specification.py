@@ -307,7 +307,7 @@ MODELS: tuple[Model, ...] = (
     Model(
         name="acoustic",
         role="engine",
-        summary="pieces to features (hierarchical attention over the spectrum)",
+        summary="pieces to features (attention over the spectrum)",
         inputs=(PIECES,),
         outputs=(ACOUSTIC,),
         max_batch_size=MAX_ROWS,

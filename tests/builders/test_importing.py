@@ -552,5 +552,5 @@ def test_reference(starter, saved):
     state["t_out.bias"] = state["t_out.bias"] + 1
     found = load_reference("starter", checkpoint=saved(state))
     assert torch.equal(found.model.t_out.bias, starter.t_out.bias + 1)
-    assert torch.equal(found.model.A[0].norm.weight, starter.A[0].norm.weight)
+    assert torch.equal(found.model.A[0].stem1.weight, starter.A[0].stem1.weight)
     assert found.tokenizer.encode("a").tokens == ["[CLS]", "a", "[SEP]"]

@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from fv2es_builders.presets import AcousticSize, SoundInput
+from fv2es_builders.presets import AcousticSize
 from fv2es_pipelines import constants
 
 BLOCK_SIDE: Final = 8
@@ -18,25 +18,6 @@ BLOCK_SIDE: Final = 8
 
 _NORM_EPS: Final = 1e-6
 """Source: timm's NesT."""
-
-LOG_FLOOR: Final = 1e-4
-"""Added to the power before the logarithm: 60 dB below the loudest bands of speech at full level."""
-LOG_SCALE: Final = 0.5
-"""Factor after the piece's own mean is subtracted: brings the logarithm (base 10) to about -2..2."""
-
-
-def log_power(pieces: Tensor) -> Tensor:
-    """The logarithm of the power of the mel spectrum without its mean: [P, 4, 32, 32] float32 -> the same shape, about -2..2.
-
-    The mean over each piece goes, and with it most of how loud the recording is.
-    """
-    logarithm = torch.log10(pieces + LOG_FLOOR)
-    return (logarithm - logarithm.mean(dim=(1, 2, 3), keepdim=True)) * LOG_SCALE
-
-
-def net_input(pieces: Tensor, sound_input: SoundInput) -> Tensor:
-    """What the net sees of pieces, in training and as served: power [P, 4, 32, 32] float32 -> the same shape."""
-    return log_power(pieces) if sound_input == "log_power" else pieces
 
 
 class Attention(nn.Module):
@@ -236,10 +217,9 @@ def acoustic_head(size: AcousticSize, dim: int) -> nn.Sequential:
 class AcousticBranch(nn.Module):
     """Pieces of the spectrum to features. Shares its layers with the model it is made from."""
 
-    def __init__(self, trunk: nn.Sequential, head: nn.Sequential, *, sound_input: SoundInput = "power") -> None:
+    def __init__(self, trunk: nn.Sequential, head: nn.Sequential) -> None:
         super().__init__()
         self.trunk, self.head = trunk, head
-        self.sound_input = sound_input
 
     def folded(self) -> "AcousticBranch":
         """A copy for serving, see `Attention.fold`. The original stays as it is."""
@@ -258,6 +238,6 @@ class AcousticBranch(nn.Module):
         Returns:
             [P, dim] float32.
         """
-        features: Tensor = self.trunk(net_input(pieces, self.sound_input))  # [P, last dim, 8, 8]
+        features: Tensor = self.trunk(pieces)  # [P, last dim, 8, 8]
         embedded: Tensor = self.head(features.flatten(1))  # [P, dim]
         return embedded

@@ -1,6 +1,7 @@
 """The model as a whole: faces, sound and words of an utterance to one logit for each emotion."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import TypeVar
 
 import torch
@@ -9,11 +10,19 @@ from torch import Tensor, nn
 from fv2es_builders.errors import BuildUsageError
 from fv2es_builders.modules.acoustic import AcousticBranch, Nest, acoustic_head
 from fv2es_builders.modules.fusion import Fusion, FusionParts
+from fv2es_builders.modules.speech_acoustic import SpeechBranch, speech_head, speech_trunk
 from fv2es_builders.modules.temporal import TemporalEncoder
 from fv2es_builders.modules.text import TextBranch, TextEncoder
 from fv2es_builders.modules.vgg_acoustic import VggAcousticBranch, vgg_acoustic_head, vgg_acoustic_trunk
 from fv2es_builders.modules.visual import VggBlock, VisualBranch, visual_head, visual_trunk
-from fv2es_builders.presets import MODALITIES, AcousticSize, Preset, VggAcousticSize
+from fv2es_builders.presets import (
+    MODALITIES,
+    AcousticSize,
+    Architecture,
+    Preset,
+    SpeechAcousticSize,
+    VggAcousticSize,
+)
 
 
 class V2EM(nn.Module):
@@ -58,8 +67,7 @@ class V2EM(nn.Module):
     @property
     def acoustic(self) -> AcousticBranch:
         """Pieces of sound to features."""
-        size = acoustic_size(self.preset, AcousticSize)
-        return AcousticBranch(self.A, self.a_flatten, sound_input=size.sound_input)
+        return AcousticBranch(self.A, self.a_flatten)
 
     @property
     def text(self) -> TextBranch:
@@ -103,7 +111,24 @@ class MME2E(V2EM):
         return VggAcousticBranch(self.A, self.a_flatten)
 
 
-_Size = TypeVar("_Size", AcousticSize, VggAcousticSize)
+class SpeechV2EM(V2EM):
+    """V2EM that hears with the first layers of a speech recogniser's encoder instead of NesT. Everything else is as in V2EM."""
+
+    @staticmethod
+    def _acoustic_trunk(preset: Preset) -> nn.Sequential:
+        return speech_trunk(acoustic_size(preset, SpeechAcousticSize))
+
+    @staticmethod
+    def _acoustic_head(preset: Preset) -> nn.Sequential:
+        return speech_head(acoustic_size(preset, SpeechAcousticSize), preset.temporal.dim)
+
+    @property
+    def acoustic(self) -> AcousticBranch:
+        """Pieces of sound to features."""
+        return SpeechBranch(self.A, self.a_flatten)
+
+
+_Size = TypeVar("_Size", AcousticSize, VggAcousticSize, SpeechAcousticSize)
 
 
 def acoustic_size(preset: Preset, kind: type[_Size]) -> _Size:
@@ -118,7 +143,8 @@ def acoustic_size(preset: Preset, kind: type[_Size]) -> _Size:
 
 def empty_model(preset: Preset) -> V2EM:
     """The model of the preset's architecture, with whatever weights PyTorch starts from."""
-    return MME2E(preset) if preset.architecture == "mme2e" else V2EM(preset)
+    kinds: Mapping[Architecture, type[V2EM]] = {"v2em": V2EM, "mme2e": MME2E, "v2em-speech": SpeechV2EM}
+    return kinds[preset.architecture](preset)
 
 
 def seeded_model(preset: Preset, seed: int, encoder_weights: dict[str, Tensor] | None = None) -> V2EM:

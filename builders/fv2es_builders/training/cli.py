@@ -69,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         help="output of an earlier run: fusion, a branch; acoustic, one with speakers held out",
     )
     parser.add_argument("--encoder", type=Path, metavar="FILE", help="pretrained weights of the text encoder")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="where faces of utterances are kept")
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="where faces of utterances, or what is heard of sentences, are kept"
+    )
     parser.add_argument(
         "--published-split", action="store_true", help="IEMOCAP: the published lists, which share speakers"
     )

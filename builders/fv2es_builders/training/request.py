@@ -35,7 +35,7 @@ class RunRequest:
     encoder: Path | None = None
     """Pretrained weights of the text encoder, safetensors by its own names; None: from the package that carries them."""
     cache: Path | None = None
-    """Utterances: where their faces are kept; None: inside `output`."""
+    """Utterances: where their faces are kept; EmoDB: what is heard of its sentences; None: inside `output`."""
     published_split: bool = False
     """IEMOCAP: the published lists, which share speakers and dialogues between training and test; for comparisons alone."""
 

@@ -1,4 +1,4 @@
-"""`acoustic`: pieces to features (hierarchical attention over the spectrum). Tensors: see the README of the repository."""
+"""`acoustic`: pieces to features (attention over the spectrum). Tensors: see the README of the repository."""
 
 import triton_python_backend_utils as pb_utils
 

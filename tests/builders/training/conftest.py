@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from fv2es_builders.presets import PRESETS, Preset
+from fv2es_builders.presets import PRESETS, Preset, SpeechAcousticSize
 
 SIDE = 48
 
@@ -27,8 +27,8 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def starter_tiny(tiny: Preset) -> Preset:
-    """The starter's labels, and its input of the acoustic net, with the sizes of `tiny`."""
-    acoustic = replace(tiny.acoustic, sound_input="log_power")
+    """The starter's labels, and its kind of acoustic branch untrained, with the sizes of `tiny`."""
+    acoustic = SpeechAcousticSize(dim=8, heads=2, layers=1, feed_forward=8)
     return replace(PRESETS["starter"], visual=tiny.visual, acoustic=acoustic, temporal=tiny.temporal, text=tiny.text)
 
 

@@ -1,18 +1,21 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from builders.training.conftest import tone, write_wave
 from fv2es_builders.errors import TrainingDataError
-from fv2es_builders.modules.acoustic import log_power
 from fv2es_builders.presets import PRESETS
-from fv2es_builders.training.acoustic import AcousticSettings, AcousticTask, sequences_of
+from fv2es_builders.training.acoustic import AcousticSettings, AcousticTask, sequences_of, sound_logits
 from fv2es_builders.training.backgrounds import Backgrounds
 from fv2es_builders.training.codecs import CODECS, coded_variants
+from fv2es_builders.training.heard import NUM_FORMS, heard_backgrounds, heard_sentences
 from fv2es_builders.training.recipe import Recipe
 from fv2es_builders.training.sound_augment import SoundAugment, SoundAugmentSettings
 from fv2es_builders.training.spectrum import mel_pieces
 from fv2es_builders.training.speech import load_emodb, read_wave
+from fv2es_builders.training.speech_start import pretrained_trunk
 from fv2es_pipelines.mel import MelGraph
 
 LABELS = PRESETS["starter"].labels
@@ -96,7 +99,7 @@ def test_augmentation_follows_its_generator():
     )
     for pieces in runs[0]:
         assert pieces.shape[1:] == (4, 32, 32)
-        assert torch.isfinite(log_power(pieces)).all()
+        assert torch.isfinite(pieces).all()
         assert (pieces >= 0).all()
 
 
@@ -157,18 +160,75 @@ def test_a_part_is_at_least_a_second_and_half(duration_s, least):
     assert torch.equal(augment([short]), mel_pieces(short))
 
 
-def test_one_level_for_all_logits_of_a_row_is_pulled_to_zero(small_sets, starter_tiny):
-    """The softmax is the same for each such level; the loss is least at zero."""
-    train, held_out = load_emodb(small_sets / "emodb", LABELS).parted(["08"])
+@pytest.fixture(scope="module")
+def small_task(small_sets, starter_tiny, tmp_path_factory):
+    """Twelve sentences of tones, six to train on, through an encoder that is not trained; the task, and what all is made of."""
+    speech = load_emodb(small_sets / "emodb", LABELS)
+    trunk = pretrained_trunk(starter_tiny.acoustic, seed=0).eval()
+    cache = tmp_path_factory.mktemp("heard")
+    heard, silent = heard_sentences(trunk, speech.waves, cache, print), heard_backgrounds(trunk, cache)
+    first, second = range(6), range(6, 12)
+    sets = [(heard.rows(rows), speech.labels[list(rows)]) for rows in (first, second)]
     recipe = Recipe(epochs=1, batch=4, learning_rate=1e-3)
-    task = AcousticTask(starter_tiny, recipe, train, held_out, AcousticSettings(dropout=0))
+    return AcousticTask(starter_tiny, recipe, *sets, silent, AcousticSettings(dropout=0)), speech, trunk, cache
+
+
+def test_what_is_heard_is_kept_and_the_first_form_is_the_recording(small_task):
+    _, speech, trunk, cache = small_task
+    kept = sorted(cache.iterdir())
+    assert len(kept) == 2
+    before = [path.stat().st_mtime_ns for path in kept]
+    heard = heard_sentences(trunk, speech.waves, cache, print)
+    assert [path.stat().st_mtime_ns for path in sorted(cache.iterdir())] == before
+    assert (len(heard), heard.num_forms) == (12, NUM_FORMS)
+    with torch.no_grad():
+        for row in (0, 7):
+            expected = trunk(mel_pieces(speech.waves[row]))
+            assert heard.of(row, 0).numpy() == pytest.approx(expected.numpy(), abs=2e-3)
+            assert heard.means()[row, 0].numpy() == pytest.approx(expected.mean(dim=0).numpy(), abs=2e-3)
+    assert not torch.equal(heard.means()[0, 1], heard.means()[0, 2])
+    assert torch.equal(heard.rows([7, 3]).of(1, 5), heard.of(3, 5))
+
+
+@torch.no_grad()
+def test_training_starts_from_the_linear_layer(small_task):
+    """The net as a whole says what its linear layer says of the mean, and tones of one speaker are told by what the other taught."""
+    task, *_ = small_task
+    module = task.module.eval()
+    heard, labels = task._validation
+    sequence, probe = sound_logits(module, heard)
+    known = task.known.numpy()
+    gaps = sequence[:, known] - probe[:, known]
+    assert np.abs(gaps).max() < 0.1 * np.abs(probe[:, known]).max()  # norms take a little off all of a row alike
+    assert np.abs(probe).max() > 0.5
+    said = np.where(known, sequence, -np.inf).argmax(axis=1)
+    assert (said == labels.numpy()).mean() > 0.6  # by chance 1 / 6
+    silent, _ = sound_logits(module, task._backgrounds)
+    assert np.ptp(silent[:, known], axis=1).mean() < 0.6 * np.ptp(sequence[:, known], axis=1).mean()
+    assert silent[:, known].mean() == pytest.approx(np.log(1 / 11), abs=0.6)  # sigmoids of 1 / 12, half of 1 / 6
+
+
+@torch.no_grad()
+def test_the_head_as_served_takes_features_as_they_are(small_task):
+    task, *_ = small_task
+    module = task.module.eval()
+    features = task._train.features.float()
+    expected = module.a_flatten((features - module.mean) / module.deviation)
+    served = module.served_head()
+    assert served(features).numpy() == pytest.approx(expected.numpy(), rel=2e-3, abs=2e-2)
+    assert all(torch.equal(own, own.half().float()) for own in served.parameters())
+    assert module.deviation.max() != 1
+
+
+def test_logits_have_the_level_of_labels_taken_alone(small_task):
+    """The softmax is the same for each level of a row's logits; without any evidence the loss is least where sigmoids are 1 / 6."""
+    task = copy.deepcopy(small_task[0])
     module = task.module.eval()
     for layer in (module.a_out, module.probe):
         torch.nn.init.zeros_(layer.weight)
     loss_of, losses = next(task.losses(0)), {}
-    for level in (-2.0, 0.0, 2.0):
+    for level in (-3.6, -1.61, 0.4):
         for layer in (module.a_out, module.probe):
             torch.nn.init.constant_(layer.bias, level)
         losses[level] = loss_of().item()
-    assert losses[-2.0] == pytest.approx(losses[2.0])
-    assert losses[2.0] > losses[0.0] + 0.1
+    assert losses[-1.61] < min(losses[-3.6], losses[0.4]) - 0.1
