@@ -23,7 +23,7 @@ def test_measures_a_film(server: EmbeddedServer, tmp_path: Path, capfd: pytest.C
     assert (measured["video_s"], measured["scored_s"]) == (12, pytest.approx(12))
     assert (measured["utterances"], measured["utterances_lost"]) == (3, 0)
     assert measured["first_utterance_s"] <= measured["wall_s"] <= measured["process_wall_s"]
-    assert (measured["emotion_requests"], measured["acoustic_rows"]) == (1, 32)
+    assert (measured["emotion_requests"], measured["acoustic_rows"]) == (2, 32)
     assert 10 <= measured["visual_rows"] <= 25  # of 25 frames, those with a face
     assert measured["faces_compute_s"] > 0
     models = ("tritonserver", "faces", "mel", "acoustic", "visual", "text", "fusion", "tokenizer", "manifest", "speech")
