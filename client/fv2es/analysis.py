@@ -1,5 +1,6 @@
 """One analysis of one source, apart from how requests travel: what is asked next, progress, the result, deciding on failures."""
 
+import contextlib
 import random
 import time
 from collections.abc import Sequence
@@ -176,6 +177,12 @@ class Analysis:
     def has_begun(self) -> bool:
         """Whether an utterance is done or lost already."""
         return self._scoring.num_items > 0
+
+    def close(self) -> None:
+        """Let go of the file, also where it is not read to its end: an error's traceback would hold it, and what was read of it."""
+        for lane in self.lanes:
+            with contextlib.suppress(ValueError):  # a thread is cutting still, since its caller was cancelled
+                lane.close()
 
     def remainder(self) -> list[Item]:
         """What is left when all answers are in."""

@@ -162,6 +162,7 @@ class Conversation(Generic[P]):
             for item in analysis.remainder():
                 yield item
         finally:
+            analysis.close()
             await self._transport.drop(_pending(flight))
 
     async def _next_request(self, analysis: Analysis, flight: Flight[P]) -> Request | None:

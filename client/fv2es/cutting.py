@@ -2,7 +2,7 @@
 
 import heapq
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import overload
@@ -113,7 +113,7 @@ def cut(
     report: CutReport | None = None,
     *,
     sound_only: bool = False,
-) -> Iterator[Clip]: ...
+) -> Generator[Clip, None, None]: ...
 @overload
 def cut(
     info: SourceInfo,
@@ -122,7 +122,7 @@ def cut(
     report: CutReport | None = None,
     *,
     sound_only: bool = False,
-) -> Iterator[Clip | None]: ...
+) -> Generator[Clip | None, None, None]: ...
 def cut(
     info: SourceInfo,
     utterances: Iterable[Utterance | None],
@@ -130,7 +130,7 @@ def cut(
     report: CutReport | None = None,
     *,
     sound_only: bool = False,
-) -> Iterator[Clip | None]:
+) -> Generator[Clip | None, None, None]:
     """The clips that hold the utterances, in order, each cut when it is asked for.
 
     Reads the file once from its start and keeps no more than one clip and one run of pictures between key pictures
@@ -193,7 +193,7 @@ class _Cutter:
         self._unkept_s: list[tuple[float, float]] = []
         self._num_misses = 0
 
-    def clips(self, *, sound_only: bool = False) -> Iterator[Clip | None]:
+    def clips(self, *, sound_only: bool = False) -> Generator[Clip | None, None, None]:
         name = str(self._info.path)
         with open_media(self._info.path) as container:
             chosen = choose_streams(container, name)

@@ -173,6 +173,10 @@ class Journalled:
         """Take in that a clip is lost; it is not kept, so that going on tries it again."""
         return self._lane.add_failure(clip, error)
 
+    def close(self) -> None:
+        """Cut no more, and let go of the file."""
+        self._lane.close()
+
 
 class Ledger:
     """The folder's record of what is done. One run at a time.

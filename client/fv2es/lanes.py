@@ -43,6 +43,9 @@ class Lane(Protocol):
     def add_failure(self, clip: Clip, error: Fv2esError) -> list[Any]:
         """Take in that a clip is lost; gives what may be shown now."""
 
+    def close(self) -> None:
+        """Cut no more, and let go of the file."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:

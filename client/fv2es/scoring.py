@@ -131,6 +131,10 @@ class Scoring:
         lost = (_lost(each, type(error).__name__, str(error)) for each in clip.utterances)
         return self._take(lost, clip.utterances[-1].index)
 
+    def close(self) -> None:
+        """Cut no more, and let go of the file."""
+        self._clips.close()
+
     def remainder(self) -> list[Item]:
         """Utterances at the end for which the file holds nothing, as lost ones. To be called when all clips are in."""
         return self._take((), math.inf)

@@ -173,6 +173,10 @@ class Recognition:
         self._add(clip, Stretch(start_s=clip.start_s, end_s=clip.end_s, failure=str(error)))
         return []
 
+    def close(self) -> None:
+        """Cut no more, and let go of the file."""
+        self._clips.close()
+
     def _add(self, clip: Clip, stretch: Stretch) -> None:
         self._answers[clip.utterances[0].index] = stretch
         self._join()
