@@ -44,6 +44,7 @@ SHARED_MEMORY_BYTES = 8 << 20
 """Shared memory of each worker at first, and by how much it grows. More than all but the largest clips take, so that it seldom grows:
 reports tie crashes of the Python backend to growth. Triton's own value is 1 MiB."""
 
+GATE_COMMAND = (sys.executable, "-P", "-m", "fv2es.gate")
 GATE_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "262144"}
 """Clips of all clients go through the gate: their bytes go back to the system when they are through."""
 
@@ -330,8 +331,8 @@ class EmbeddedServer:
         for name, port in (("http", self.http_port), ("grpc", self._inner_port), ("metrics", self.metrics_port)):
             command += [f"--{name}-address={LOOPBACK}", f"--{name}-port={port}"]
         self._process = self._run(command, environment)
-        gate = ["-m", "fv2es.gate", f"--listen={self.address}", f"--triton={LOOPBACK}:{self._inner_port}"]
-        self._gate = self._run([sys.executable, *gate], os.environ | GATE_ENVIRONMENT)
+        gate = [*GATE_COMMAND, f"--listen={self.address}", f"--triton={LOOPBACK}:{self._inner_port}"]
+        self._gate = self._run(gate, os.environ | GATE_ENVIRONMENT)
         deadline_s = time.monotonic() + timeout_s
         for error in prove_ready(self.address, deadline_s=deadline_s):
             if self._stopping.is_set():
@@ -358,7 +359,7 @@ class EmbeddedServer:
         """Start a process that dies with the supervisor and prints to the log."""
         with self.log_path.open("ab") as output:
             return subprocess.Popen(
-                [sys.executable, "-c", _RUN_AND_DIE_WITH_PARENT, *command],
+                [*DIES_WITH_PARENT, *command],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -421,6 +422,8 @@ class EmbeddedServer:
 
 _RUN_AND_DIE_WITH_PARENT = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.getppid() == 1 and sys.exit(1); os.execv(sys.argv[1], sys.argv[1:])"
 """PR_SET_PDEATHSIG = SIGKILL, then become the server: no orphan when this process is killed."""
+DIES_WITH_PARENT = (sys.executable, "-P", "-c", _RUN_AND_DIE_WITH_PARENT)
+"""Put before a command. -P: modules are not looked for in the working folder, where a user's `random.py` may lie."""
 
 
 def _free_ports(wanted: tuple[int, ...]) -> tuple[int, ...]:

@@ -26,6 +26,8 @@ _INFER: Final = "/inference.GRPCInferenceService/ModelInfer"
 _STREAM: Final = "/inference.GRPCInferenceService/ModelStreamInfer"
 _UNDER_WAY_S: Final = 900.0
 """What is not answered by then never will be."""
+_MOST_SENDING_S: Final = 120.0
+"""A request whose turn has come must be here by then: the largest takes seconds on loopback, also on a busy machine."""
 _WINDOW_BYTES: Final = 64 * 1024
 """Of a request that waits, gRPC takes in no more than about this."""
 _UNLIMITED: Final = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
@@ -48,10 +50,11 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped her
     Args:
         channel: of gRPC's asyncio, to the Triton.
         turns: who may send.
+        most_sending_s: how long a request may take to arrive once its turn has come: whoever stands still keeps the others waiting.
     """
 
-    def __init__(self, channel: Any, turns: Turns) -> None:
-        self._channel, self._turns = channel, turns
+    def __init__(self, channel: Any, turns: Turns, *, most_sending_s: float = _MOST_SENDING_S) -> None:
+        self._channel, self._turns, self._most_sending_s = channel, turns, most_sending_s
         self._under_way: set[asyncio.Task[bytes]] = set()
 
     def service(self, details: Any) -> Any:
@@ -63,7 +66,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped her
     async def _infer(self, _: Any, context: Any) -> None:
         headers = dict(context.invocation_metadata())
         if SMALL_HEADER in headers:
-            message = await context.read()
+            message = await self._message(context)
             if len(message) > SMALL_BYTES:
                 await context.abort(
                     grpc.StatusCode.INVALID_ARGUMENT,
@@ -76,12 +79,26 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped her
         except Crowded as crowded:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(crowded))
         try:
-            task = self._begin(_INFER, await context.read())
+            task = self._begin(_INFER, await self._message(context))
         except BaseException:
             self._turns.leave()
             raise
         task.add_done_callback(lambda _: self._turns.leave())
         await self._answer(context, task)
+
+    async def _message(self, context: Any) -> bytes:
+        """The call's one message, read now."""
+        try:
+            message = await asyncio.wait_for(context.read(), self._most_sending_s)
+        except TimeoutError:
+            await context.abort(
+                grpc.StatusCode.UNAVAILABLE,
+                f"the request did not arrive within {self._most_sending_s:g} s of its turn; send it again",
+            )
+        if message is grpc.aio.EOF:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the call holds no message; send one")
+        whole: bytes = message
+        return whole
 
     def _begin(self, method: str, message: Any) -> "asyncio.Task[bytes]":
         """Send a message on in a task of its own, which ends by itself whatever becomes of the caller."""
@@ -105,7 +122,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped her
 
     def _small(self, method: str) -> Callable[[Any, Any], Awaitable[None]]:
         async def hand_on(_: Any, context: Any) -> None:
-            await self._answer(context, self._begin(method, await context.read()))
+            await self._answer(context, self._begin(method, await self._message(context)))
 
         return hand_on
 

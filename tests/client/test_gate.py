@@ -1,0 +1,87 @@
+"""The gate before a server that answers at once: calls that stand still, hold nothing, or go away keep no turn."""
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from fv2es.embedded import DIES_WITH_PARENT, GATE_COMMAND
+from fv2es.gate import Gate
+from fv2es.turns import TurnRule, Turns
+from fv2es.wire import SMALL_REQUEST
+
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+
+
+class Answers(grpc.GenericRpcHandler):
+    """Says what it was told."""
+
+    def service(self, _: Any) -> Any:
+        async def answer(message: bytes, _: Any) -> bytes:
+            return b"heard " + message
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+@asynccontextmanager
+async def gated(**options: Any) -> AsyncIterator[tuple[Any, Turns]]:
+    """A channel to a gate with one turn, and its turns."""
+    servers = [grpc.aio.server(), grpc.aio.server()]
+    ports = [each.add_insecure_port("127.0.0.1:0") for each in servers]
+    turns = Turns(TurnRule(limit=1))
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{ports[0]}") as inner:
+        servers[0].add_generic_rpc_handlers((Answers(),))
+        servers[1].add_generic_rpc_handlers((Gate(inner, turns, **options),))
+        for each in servers:
+            await each.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{ports[1]}") as channel:
+            yield channel, turns
+        for each in servers[::-1]:
+            await each.stop(None)
+
+
+def test_a_client_that_stands_still_loses_its_turn():
+    async def run() -> None:
+        async with gated(most_sending_s=0.2) as (channel, turns):
+            still = channel.stream_stream(INFER)()
+            await still.wait_for_connection()
+            while not turns.under_way:
+                await asyncio.sleep(0)
+            assert await channel.unary_unary(INFER)(b"me", timeout=30) == b"heard me"
+            with pytest.raises(
+                grpc.aio.AioRpcError, match=r"did not arrive within .* of its turn; send it again"
+            ) as refused:
+                await still.read()
+            assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert (turns.under_way, turns.waiting) == (0, 0)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("headers", [{}, SMALL_REQUEST], ids=["clip", "small"])
+def test_a_call_without_a_message_is_refused(headers):
+    async def run() -> None:
+        async with gated() as (channel, turns):
+            empty = channel.stream_stream(INFER)(metadata=tuple(headers.items()))
+            await empty.done_writing()
+            with pytest.raises(grpc.aio.AioRpcError, match="the call holds no message; send one") as refused:
+                await empty.read()
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert await channel.unary_unary(INFER)(b"me", timeout=30) == b"heard me"
+            assert turns.under_way == 0
+
+    asyncio.run(run())
+
+
+def test_starts_beside_files_named_like_modules(tmp_path: Path):
+    for name in ("random", "struct", "grpc"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')", encoding="utf-8")
+    command = [*DIES_WITH_PARENT, *GATE_COMMAND, "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--triton" in done.stdout
