@@ -23,10 +23,14 @@ _LARGE_BYTES = 1_000_000
 """Requests above this are followed by giving memory back, which takes some milliseconds."""
 
 
-def _give_back() -> None:
-    """Return memory that was freed to the system: the C library keeps it otherwise, 160 MB after the paper's acoustic net is loaded."""
-    if hasattr(library := ctypes.CDLL(None), "malloc_trim"):  # glibc alone
-        library.malloc_trim(0)
+def trim_heap() -> bool:
+    """Give the kernel back what the C library keeps of freed memory, 160 MB after the paper's acoustic net is loaded; false where the C
+    library knows no such call."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone
+    if trim is None:
+        return False
+    trim(ctypes.c_size_t(0))
+    return True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,14 +77,14 @@ def adapt(pb_utils: Any, load: Callable[[ModelFolder], Worker]) -> type:
             parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
             folder = Path(args["model_repository"]) / args["model_version"]
             self.work = load(ModelFolder(path=folder, parameters=parameters, batched=config["max_batch_size"] > 0))
-            _give_back()
+            trim_heap()
 
         def execute(self, requests: Sequence[Any]) -> list[Any]:
             tensors = [[pb_utils.get_input_tensor_by_name(each, name) for name in self.inputs] for each in requests]
             arrays = [{each.name(): each.as_numpy() for each in row} for row in tensors]
             responses = [respond(each) for each in self.work(arrays)]
             if sum(array.nbytes for row in arrays for array in row.values()) > _LARGE_BYTES:
-                _give_back()
+                trim_heap()
             return responses
 
     def respond(answer: Arrays | PipelineError) -> Any:

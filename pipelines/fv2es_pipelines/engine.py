@@ -1,6 +1,5 @@
 """Neural nets on ONNX Runtime: the engines of the `cpu` profile."""
 
-import ctypes
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from fv2es_pipelines.adapter import Arrays, ModelFolder, Worker
+from fv2es_pipelines.adapter import Arrays, ModelFolder, Worker, trim_heap
 from fv2es_pipelines.errors import PipelineError
 from fv2es_pipelines.rows import distinct_rows, row_lengths, shares
 
@@ -41,15 +40,6 @@ def exact_int8(options: onnxruntime.SessionOptions, processor: Path = Path("/pro
     )  # x86 alone has them
     if flags and _VNNI.isdisjoint(flags):
         options.add_session_config_entry("session.x64quantprecision", "1")
-
-
-def trim_heap() -> bool:
-    """Give the kernel back what the C library keeps of freed memory; false where the C library knows no such call."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone
-    if trim is None:
-        return False
-    trim(ctypes.c_size_t(0))
-    return True
 
 
 class MissingWeights(PipelineError):

@@ -8,8 +8,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from fv2es_builders.golden import load_golden
-from fv2es_pipelines.adapter import ModelFolder
-from fv2es_pipelines.engine import Engine, exact_int8, load_engine, trim_heap
+from fv2es_pipelines.adapter import ModelFolder, trim_heap
+from fv2es_pipelines.engine import Engine, exact_int8, load_engine
 from fv2es_pipelines.rows import distinct_rows, row_lengths, shares
 from fv2es_pipelines.specification import model
 from fv2es_pipelines.tokens import Tokenizer
