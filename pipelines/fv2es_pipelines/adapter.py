@@ -24,8 +24,10 @@ _LARGE_BYTES = 1_000_000
 
 
 def trim_heap() -> bool:
-    """Give the kernel back what the C library keeps of freed memory, 160 MB after the paper's acoustic net is loaded; false where the C
-    library knows no such call."""
+    """Give the kernel back what the C library keeps of freed memory; false where the C library knows no such call.
+
+    That is 160 MB after the paper's acoustic net is loaded.
+    """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone
     if trim is None:
         return False
