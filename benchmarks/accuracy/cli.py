@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import json
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,8 +17,8 @@ from benchmarks.accuracy.data import Labelled, read_comments, read_faces, read_s
 from benchmarks.accuracy.measure import OnRows, measure
 from benchmarks.accuracy.plot import ENDINGS, write_plot
 from benchmarks.accuracy.served import Served
-from fv2es import EmbeddedServer, Fv2esError
-from fv2es.cli import BAD_USAGE, DONE, FAILED, SOME_LOST
+from benchmarks.command import say, status_of
+from fv2es import EmbeddedServer
 from fv2es.console import UNTRAINED
 from fv2es.errors import UsageError
 from fv2es.files import check_writable, write_whole
@@ -35,19 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done, 1 the work failed, 2 bad usage, 3 done with some rows lost (named), 130 interrupted.
     """
     options = _parser().parse_args(argv)
-    errors = Console(stderr=True)
-    try:
-        report = _run(options, errors)
-    except UsageError as error:
-        _say(errors, "error", str(error))
-        return BAD_USAGE
-    except (Fv2esError, OSError) as error:
-        _say(errors, "error", str(error))
-        return FAILED
-    except KeyboardInterrupt:
-        _say(errors, "error", "interrupted; nothing was written")
-        return 128 + signal.SIGINT
-    return SOME_LOST if report["lost"] else DONE
+    return status_of(lambda errors: bool(_run(options, errors)["lost"]))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -109,7 +96,7 @@ def _address(options: argparse.Namespace, errors: Console, stack: contextlib.Exi
     named: str | None = options.server or (None if options.repository else os.environ.get("FV2ES_SERVER"))
     if named:
         return named
-    server = EmbeddedServer(options.repository, on_event=lambda line: _say(errors, "server", line))
+    server = EmbeddedServer(options.repository, on_event=lambda line: say(errors, "server", line))
     with errors.status("starting the embedded Triton") if errors.is_terminal else contextlib.nullcontext():
         stack.callback(server.stop)
         return server.start().address
@@ -132,17 +119,12 @@ def _say_doubts(report: dict[str, Any], errors: Console) -> None:
     if not report["model"]["trained"]:
         errors.print(Text(UNTRAINED, style="bold white on red"), soft_wrap=True)
     elif not report["calibration"]["from_manifest"]:
-        _say(
+        say(
             errors,
             "note",
             "the manifest has no calibration of this branch: rates and thresholds of 0.5 stand in, ECE suffers",
         )
     for each in report["data"]["left_out"]:
-        _say(errors, "note", f"{each['rows']} rows left out: {each['reason']}")
+        say(errors, "note", f"{each['rows']} rows left out: {each['reason']}")
     for each in report["lost"]:
-        _say(errors, "lost", f"{each['row']}: {each['reason']}")
-
-
-def _say(console: Console, kind: str, text: str) -> None:
-    style = {"error": "bold red", "lost": "bold red"}.get(kind, "yellow")
-    console.print(Text.assemble((f"{kind}: ", style), text), soft_wrap=True)
+        say(errors, "lost", f"{each['row']}: {each['reason']}")

@@ -1,21 +1,18 @@
 """The command `python -m benchmarks.peers FILM...`."""
 
 import argparse
-import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from benchmarks.command import say, status_of
 from benchmarks.peers.answer import STEPS
 from benchmarks.peers.errors import PeerMissing
 from benchmarks.peers.schedule import FACE_PYTHON, PEERS, Outcome, Settings, measure
 from benchmarks.peers.weights import read_manifest
 from benchmarks.record import Value, write_record
-from fv2es import Fv2esError
-from fv2es.cli import BAD_USAGE, DONE, FAILED, SOME_LOST
 from fv2es.embedded import default_repository
 from fv2es.errors import UsageError
 from fv2es.files import check_writable
@@ -31,19 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done, 1 the work failed, 2 bad usage, 3 done but some peers failed (named), 130 interrupted.
     """
     options = _parser().parse_args(argv)
-    errors = Console(stderr=True)
-    try:
-        outcome = _run(options, errors)
-    except UsageError as error:
-        _say(errors, "error", str(error))
-        return BAD_USAGE
-    except (Fv2esError, OSError) as error:
-        _say(errors, "error", str(error))
-        return FAILED
-    except KeyboardInterrupt:
-        _say(errors, "error", "interrupted; nothing was written")
-        return 128 + signal.SIGINT
-    return SOME_LOST if outcome.of("failure") else DONE
+    return status_of(lambda errors: bool(_run(options, errors).of("failure")))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,7 +63,7 @@ def _run(options: argparse.Namespace, errors: Console) -> Outcome:
     if options.output:
         check_writable(options.output, (".json",))
     manifest = read_manifest(settings.repository)
-    outcome = measure(options.films, options.transcript, settings, lambda line: _say(errors, "now", line))
+    outcome = measure(options.films, options.transcript, settings, lambda line: say(errors, "now", line))
     if options.output:
         write_record(
             options.output,
@@ -95,7 +80,7 @@ def _run(options: argparse.Namespace, errors: Console) -> Outcome:
             measurements=outcome.rows,
         )
     for each in (*outcome.of("note"), *outcome.of("failure")):
-        _say(errors, str(each["row"]), f"{each['material']}: {each['peer']}: {each['message']}")
+        say(errors, str(each["row"]), f"{each['material']}: {each['peer']}: {each['message']}")
     output = Console(width=200)
     output.print(costs(outcome.of("median")), agreements(outcome.of("agreement")))
     return outcome
@@ -136,7 +121,7 @@ def _peers(options: argparse.Namespace, errors: Console) -> tuple[str, ...]:
     )
     if options.peers is not None:
         raise missing
-    _say(errors, "note", f"{missing}; it is left out now")
+    say(errors, "note", f"{missing}; it is left out now")
     return tuple(each for each in peers if each != "face-only")
 
 
@@ -192,8 +177,3 @@ def agreements(rows: Sequence[Mapping[str, Value]]) -> Table:
 
 def _number(value: Value, digits: int) -> str:
     return f"{value:.{digits}f}" if isinstance(value, int | float) else "-"
-
-
-def _say(console: Console, kind: str, text: str) -> None:
-    style = {"error": "bold red", "failure": "bold red", "now": "dim"}.get(kind, "yellow")
-    console.print(Text.assemble((f"{kind}: ", style), text), soft_wrap=True)
