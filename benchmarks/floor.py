@@ -81,7 +81,8 @@ def _repeated(multiply: Multiply) -> float:
 
 def _decode(film: Path, most_s: float) -> None:
     with av.open(str(film)) as container:
-        container.streams.video[0].thread_type = "AUTO"
+        for stream in container.streams.video[:1]:
+            stream.thread_type = "AUTO"
         for packet in container.demux((*container.streams.video[:1], *container.streams.audio[:1])):
             packet.decode()
             if packet.dts is not None and packet.dts * packet.time_base >= most_s:

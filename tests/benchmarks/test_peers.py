@@ -16,6 +16,7 @@ import pytest
 import torch
 import uvicorn
 
+from benchmarks.floor import decode_floor
 from benchmarks.peers import cli, floor, onnx_loop, original, service
 from benchmarks.peers.answer import Answer, Sample, Scored, Step
 from benchmarks.peers.compare import differences
@@ -242,6 +243,13 @@ def test_a_floor_is_of_what_the_film_has(mute, blind):
     heard = floor.analyse(blind, 0.385)
     assert heard.steps.keys() == {"acoustic"}
     assert 0 < heard.steps["acoustic"].wall_s < 12
+
+
+def test_sound_alone_has_a_floor_too(blind, monkeypatch):
+    monkeypatch.setenv("PATH", "")  # so that PyAV decodes
+    found = decode_floor(blind, 12.0)
+    assert found["floor_decode_with"] == "PyAV"
+    assert found["floor_decode_wall_s_per_s"] > 0
 
 
 def test_a_graph_of_other_weights_is_refused(repository, tmp_path):
