@@ -186,14 +186,25 @@ def _step_ratios(record: Record) -> list[Ratio]:
 
 
 def readme_table(records: Sequence[Record]) -> str:
-    """What stands between the README's markers: ratios of the newest record of each kind, and where each comes from."""
-    newest = [found[-1] for kind in ("peers", "long_video", "load") if (found := of_kind(records, kind))]
+    """What stands between the README's markers: ratios of the newest record of each kind and weights, and where each comes from."""
+    newest = [
+        record
+        for kind in ("peers", "long_video", "load")
+        for record in {_weights(each): each for each in of_kind(records, kind)}.values()
+    ]
     if not any(ratios(each) for each in newest):
         return NOT_MEASURED
-    body = [each.cells for record in newest for each in ratios(record) if each.headline]
-    return "\n".join(
-        [table(("side by side, in one run", "ratio", "figures"), body), "", *(f"- {_origin(each)}" for each in newest)]
-    )
+    body = [(_weights(record), *each.cells) for record in newest for each in ratios(record) if each.headline]
+    header = ("weights", "side by side, in one run", "ratio", "figures")
+    return "\n".join([table(header, body), "", *(f"- {_origin(each)}" for each in newest)])
+
+
+def _weights(record: Record) -> str:
+    """Name of the model that was measured."""
+    model = record["settings"].get("model")
+    if isinstance(model, Mapping):
+        return str(model["name"])
+    return str(next((row["model"] for row in record["measurements"] if "model" in row), ""))
 
 
 def report(records: Sequence[Record], pictures: Mapping[str, str]) -> str:

@@ -159,7 +159,7 @@ def test_one_command_makes_all(records: Path, tmp_path: Path, capsys: pytest.Cap
         assert pixels.std() > 0.01
         assert f"]({each.name})" in report
     text = readme.read_text()
-    assert text.startswith(f"before\n{BEGIN}\n| side by side")
+    assert text.startswith(f"before\n{BEGIN}\n| weights | side by side")
     assert text.endswith(f"{END}\nafter\n")
     assert "x7.00" in text
     assert "old" not in text
