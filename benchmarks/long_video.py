@@ -222,7 +222,7 @@ class _Watch:
         return result
 
 
-LEAST_STEP_S, MOST_STEP_S, STEPS_SHARE = 1.0, 5.0, 1 / 60
+LEAST_STEP_S, MOST_STEP_S, STEPS_SHARE = 0.2, 5.0, 1 / 20
 """Between two looks at memory: a share of the time so far, within these bounds. A look at a server of 0.8 GB takes some 50 ms of a core, as the
 kernel counts all its pages; peaks between two looks are missed."""
 
