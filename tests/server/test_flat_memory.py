@@ -53,7 +53,9 @@ def test_a_film_of_one_key_picture_has_the_same_numbers_decoded_and_copied(serve
     for one, other in zip(copied.utterances, decoded.utterances, strict=True):
         assert [each.box_px for each in one.frames] == [each.box_px for each in other.frames]
         assert [each.time_s for each in other.frames] == pytest.approx([each.time_s for each in one.frames], abs=1e-3)
-        assert list(other.probabilities.values()) == pytest.approx(list(one.probabilities.values()), abs=1e-3)
+        assert other.modalities["visual"] == one.modalities["visual"]
+        # Their sound begins elsewhere, and AAC fills bands with noise that depends on where decoding began: 1.4e-3 was measured.
+        assert list(other.probabilities.values()) == pytest.approx(list(one.probabilities.values()), abs=5e-3)
     assert any(each.box_px for one in decoded.utterances for each in one.frames)
 
 
