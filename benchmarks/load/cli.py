@@ -125,7 +125,8 @@ def _run(options: argparse.Namespace, film: Material, address: str) -> list[dict
             _Watch(owner, locust.pid) as watch,
         ):
             _, said = locust.communicate()
-        if locust.returncode not in (0, 1):  # 1: some films failed, which is measured
+        # 1: some films failed, which is measured; or Locust did not even start, and there are no events
+        if locust.returncode not in (0, 1) or not event_log.exists():
             raise UsageError(f"Locust ended with status {locust.returncode}: {said[-2000:]}")
         after, events = _statistics(address), read_events(event_log)
     kind = "films_per_minute" if options.open_loop else "clients"
