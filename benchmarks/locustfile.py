@@ -8,9 +8,12 @@ Closed loop: each user begins a film when its last one is done. Open loop (`--op
 whether or not others are done, and their times count from when they should have begun, so that waiting is not hidden.
 """
 
+import atexit
 import json
+import os
 import random
 import secrets
+import sys
 import time
 from argparse import ArgumentParser
 from pathlib import Path
@@ -164,3 +167,16 @@ def say_when(environment: Any, **_: Any) -> None:
 def let_csv_be_written(**_: Any) -> None:
     """Locust writes its CSV files now and then, and not at the end: the last films would be missing."""
     gevent.sleep(locust.stats.CSV_STATS_INTERVAL_SEC + 0.5)
+
+
+@events.quit.add_listener  # type: ignore[untyped-decorator]
+def end_for_certain(exit_code: int, **_: Any) -> None:
+    """Without this a connection that Python frees in its last moments waits for ever for the loop of gevent, which has ended."""
+    atexit.register(_end, exit_code)
+
+
+def _end(exit_code: int) -> None:
+    """What Python does at its end, up to freeing what is left."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)

@@ -135,12 +135,20 @@ def _facts(manifest: Mapping[str, Any]) -> GraphFacts:
     """What is known of the copied graphs: those of a repository in FP16 are of another model, whose weights are rounded."""
     sha256, precision = manifest["sha256"], manifest["precision"]
     rounded = precision != "fp32"
+    replaced = (
+        manifest["source"].get("taken_from", {}).get("replaced")
+    )  # what the source's checkpoint is no longer true of
     return GraphFacts(
         preset={name: manifest[name] for name in ("name", "labels", "pos_weight", "licences")},
         sha256=facts_sha256({"model": sha256, "rounded": precision}) if rounded else sha256,
         source={
             **manifest["source"],
-            "taken_from": {"sha256": sha256, "precision": precision, "parity": manifest["parity"]},
+            "taken_from": {
+                "sha256": sha256,
+                "precision": precision,
+                "parity": manifest["parity"],
+                **({"replaced": replaced} if replaced else {}),
+            },
         },
         modality_weights=manifest["modality_weights"],
         branches=manifest["branches"],

@@ -91,6 +91,56 @@ def test_one_branch_is_replaced_and_the_others_stay_the_same_files(repository, t
     assert build(request).made == ()
 
 
+def fusion_run(folder: Path, **pos_weight: float) -> Path:
+    """What a run on the fusion leaves behind; the tiny model has two labels."""
+    folder.mkdir()
+    found = {"weights": {"text": 0.5, "visual": 0.25, "acoustic": 2.0}, "pos_weight": list(pos_weight.values())}
+    (folder / "calibration.json").write_text(json.dumps(found))
+    (folder / "report.json").write_text("{}")
+    return folder
+
+
+def test_the_fusion_is_weighted_anew_and_the_branches_stay_the_same_files(repository, tiny, tmp_path, reference):
+    def built(run: Path, source: Path, name: str) -> Path:
+        request = BuildRequest(
+            preset=tiny,
+            output=tmp_path / name,
+            cache=tmp_path / "cache",
+            repository=source,
+            branch=run,
+            precision="fp16",
+        )
+        build(request)
+        return request.output
+
+    first = built(finished_run(tiny, "text", tmp_path, seed=1), repository, "first")
+    second = built(fusion_run(tmp_path / "fused", first=3.0, second=1.5), first, "second")
+    other = {name for name in BUILT_FILES if (first / name).read_bytes() != (second / name).read_bytes()}
+    assert other == {graph_path("fusion")}
+    before, manifest = (json.loads((folder / MANIFEST_PATH).read_text()) for folder in (first, second))
+    assert manifest["modality_weights"] == {"text": 0.5, "visual": 0.25, "acoustic": 2.0}
+    assert manifest["pos_weight"] == [3.0, 1.5]
+    assert manifest["branches"] == before["branches"]
+    assert set(manifest["source"]["taken_from"]["replaced"]) == {"text", "fusion"}
+    _, arrays = parity_inputs(uneven_model(tiny), reference.tokenizer)["fusion"][-1]
+    old, new = (onnx_runner(folder / graph_path("fusion"))(arrays) for folder in (first, second))
+    np.testing.assert_array_equal(new["MODALITY_LOGITS"], old["MODALITY_LOGITS"])
+    logits = new["MODALITY_LOGITS"].transpose(0, 2, 1) @ np.array([0.5, 0.25, 2.0], np.float32)
+    np.testing.assert_allclose(new["LOGITS"], logits, atol=ROUNDED)
+    odds = np.exp(logits) / np.array([3.0, 1.5], np.float32)
+    np.testing.assert_allclose(new["PROBABILITIES"], odds / (1 + odds), atol=ROUNDED)
+
+
+def test_a_fusion_of_other_labels_is_refused(repository, tiny, tmp_path):
+    base = RepositorySource(preset=tiny, repository=repository)
+    run = fusion_run(tmp_path / "fused", first=3.0)
+    with pytest.raises(TrainingError, match="is of 1 labels, the preset of 2"):
+        ReplacedSource(base=base, branch=run).make(tmp_path / "graphs", lambda _line: None)
+    (run / "calibration.json").write_text('{"weights": {"text": 1}, "pos_weight": [1, 1]}')
+    with pytest.raises(TrainingError, match="holds no finished run"):
+        ReplacedSource(base=base, branch=run).key()
+
+
 def test_the_other_branches_answer_as_before(repository, tiny, tmp_path, reference):
     """New weights of the visual branch change its answers alone; its former weights none."""
     inputs = parity_inputs(uneven_model(tiny), reference.tokenizer)["fusion"]

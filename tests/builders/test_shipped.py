@@ -120,10 +120,11 @@ def test_the_default_build_is_trained_and_needs_no_torch(tmp_path, precision):
     for name in ("labels", "pos_weight", "modality_weights", "branches", "trained", "licences"):
         assert manifest[name] == committed[name]
     assert manifest["sha256"] != committed["sha256"]  # its FP32 weights are rounded
-    taken = {"sha256": committed["sha256"], "precision": "fp16", "parity": committed["parity"]}
+    replaced = committed["source"]["taken_from"]["replaced"]
+    taken = {"sha256": committed["sha256"], "precision": "fp16", "parity": committed["parity"], "replaced": replaced}
     assert manifest["source"] == {**committed["source"], "taken_from": taken}
     assert manifest["parity"]["graphs"] == {}
-    assert "Its weights are those of a repository in fp16." in run.stdout
+    assert f"Its weights are those of a repository in fp16, but for {', '.join(replaced)}." in run.stdout
 
 
 @pytest.mark.parametrize(("profile", "precision"), [("cpu", "fp32"), ("cpu", "fp16"), ("gpu", "fp16")])

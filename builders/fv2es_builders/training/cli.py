@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         "--start",
         type=Path,
         metavar="PATH",
-        help="best.safetensors of another run to start from; visual: or a repository",
+        help="best.safetensors of another run to start from; visual: or a repository; fusion: a repository that answers for text and faces",
     )
     parser.add_argument(
         "--teacher",

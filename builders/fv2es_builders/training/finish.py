@@ -11,8 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fv2es_builders.errors import TrainingError
+from fv2es_builders.presets import MODALITIES
 from fv2es_builders.trained import BranchFacts, TrainedFacts
 from fv2es_builders.training.calibrate import Calibration, calibrated
+from fv2es_builders.training.pairs import PairFusion
 from fv2es_builders.training.scores import (
     Matrix,
     accuracy,
@@ -70,6 +72,24 @@ def facts_before(folder: Path) -> BranchFacts:
             thresholds=tuple(report["thresholds"]),
         )
     except (OSError, ValueError, KeyError) as error:
+        raise TrainingError(f"{folder}: holds no finished run ({error}); give the output of one") from error
+
+
+def fusion_before(folder: Path) -> PairFusion | None:
+    """What an earlier run on the fusion of separately trained branches found; None: the folder is that of a branch.
+
+    Raises:
+        TrainingError: the folder holds no finished run.
+    """
+    try:
+        calibration = json.loads((folder / CALIBRATION_FILE).read_text(encoding="utf-8"))
+        if "weights" not in calibration:
+            return None
+        return PairFusion(
+            weights=tuple(float(calibration["weights"][name]) for name in MODALITIES),
+            pos_weight=tuple(map(float, calibration["pos_weight"])),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"{folder}: holds no finished run ({error}); give the output of one") from error
 
 

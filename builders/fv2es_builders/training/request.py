@@ -25,7 +25,8 @@ class RunRequest:
     """Instead of the recipe's."""
     seed: int = 0
     start: Path | None = None
-    """Weights of another run to start from, such as its `best.safetensors`; visual: or a repository. None: from the seed."""
+    """Weights of another run to start from, such as its `best.safetensors`; visual: or a repository. None: from the seed.
+    Fusion: a repository that answers for the modalities without a run."""
     teacher: Path | None = None
     """Visual: weights of another run whose answers are learnt besides the labels; None: the labels alone."""
     held_out: tuple[str, ...] = ()

@@ -22,6 +22,7 @@ from fv2es_builders.training.faces import halves, load_faces, without_copies
 from fv2es_builders.training.finish import (
     CALIBRATION_FILE,
     CHOOSE_FILE,
+    REPORT_FILE,
     WEIGHTS_FILE,
     Judged,
     facts_before,
@@ -32,11 +33,12 @@ from fv2es_builders.training.finish import (
 )
 from fv2es_builders.training.heard import heard_backgrounds, heard_sentences
 from fv2es_builders.training.loop import Log, fit, load_best
-from fv2es_builders.training.pairs import Answers, PairSettings, fused_from_pairs
+from fv2es_builders.training.pairs import Answers, PairSettings, fused_from_pairs, pair_scores
 from fv2es_builders.training.recipe import Recipe
 from fv2es_builders.training.request import RunRequest
 from fv2es_builders.training.scores import Matrix
 from fv2es_builders.training.sequence import SequenceTask, single_logits
+from fv2es_builders.training.served import ServedBranches
 from fv2es_builders.training.speech import load_emodb
 from fv2es_builders.training.speech_start import pretrained_trunk
 from fv2es_builders.training.text import TextTask, text_logits
@@ -211,29 +213,40 @@ def one_hot(labels: Tensor, preset: Preset) -> Matrix:
 
 
 def run_fusion(request: RunRequest, log: Log) -> dict[str, Any]:
-    """Put branches that were trained on sets of their own together: the whole model's weights.
+    """Put branches that were trained on sets of their own together: how much each is trusted, and the whole model's weights.
 
-    `branches` are the outputs of the other three runs: folders with weights and what the branch says about validation data.
+    `branches` are outputs of the other three runs: folders with weights and what the branch says about validation data. With
+    `start`, a repository, that one answers for text and faces where they have no run; then the whole weights are not at hand, and
+    what is written goes into that repository by `fv2es build --branch`.
     """
     preset = request.preset
     model = seeded_model(preset, request.seed)
-    answers: dict[str, Answers] = {}
+    found_on: dict[str, Answers] = {}
+    judged_on: dict[str, Answers] = {}
+    if request.start is not None:
+        served = ServedBranches(request.start, preset).halves(request.data, seed=SPLIT_SEED)
+        found_on, judged_on = ({name: own[half] for name, own in served.items()} for half in (0, 1))
     facts: dict[str, BranchFacts] = {}
     for folder in request.branches:
         part = load_branch(model, folder / WEIGHTS_FILE)
         with np.load(folder / CHOOSE_FILE) as own:
-            answers[part] = Answers(evidence=own["evidence"], targets=own["targets"])
+            found_on[part] = judged_on[part] = Answers(evidence=own["evidence"], targets=own["targets"])
         facts[part] = facts_before(folder)
-    fusion = fused_from_pairs(answers, num_labels=len(preset.labels), settings=PairSettings(seed=request.seed))
-    with torch.no_grad():
-        model.weighted_fusion.weight.copy_(torch.tensor([fusion.weights]))
+    settings = PairSettings(seed=request.seed)
+    fusion = fused_from_pairs(found_on, num_labels=len(preset.labels), settings=settings)
     request.output.mkdir(parents=True, exist_ok=True)
-    save_weights(
-        request.output / WEIGHTS_FILE,
-        {name: own.contiguous() for name, own in model.state_dict().items()},
-        TrainedFacts(labels=preset.labels, pos_weight=fusion.pos_weight, branches=facts),
-    )
+    if request.start is None:
+        with torch.no_grad():
+            model.weighted_fusion.weight.copy_(torch.tensor([fusion.weights]))
+        save_weights(
+            request.output / WEIGHTS_FILE,
+            {name: own.contiguous() for name, own in model.state_dict().items()},
+            TrainedFacts(labels=preset.labels, pos_weight=fusion.pos_weight, branches=facts),
+        )
+    scores = pair_scores(fusion, judged_on, settings=dataclasses.replace(settings, seed=request.seed + 1))
     written = {"pos_weight": fusion.pos_weight, "weights": dict(zip(MODALITIES, fusion.weights, strict=True))}
     (request.output / CALIBRATION_FILE).write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+    report = {"labels": list(preset.labels), "scores": {"put_together": scores}}
+    (request.output / REPORT_FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     log(f"weights {written['weights']}, pos_weight {fusion.pos_weight}")
-    return {"scores": {}}
+    return report

@@ -1,8 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from fv2es_builders.errors import TrainingError
-from fv2es_builders.training.pairs import Answers, PairSettings, fused_from_pairs
+from fv2es_builders.training import pairs
+from fv2es_builders.training.pairs import Answers, PairSettings, fused_from_pairs, pair_scores
 
 
 def branch(sure: float, *, seed: int) -> Answers:
@@ -44,3 +47,15 @@ def test_a_label_that_a_branch_lacks_is_fused_from_the_others():
 def test_a_branch_that_is_missing_is_named():
     with pytest.raises(TrainingError, match="no answers of visual, acoustic"):
         fused_from_pairs({"text": branch(1, seed=0)}, num_labels=3)
+
+
+def test_the_likeliest_label_is_believed_as_often_as_it_holds(monkeypatch):
+    answers = {name: branch(2, seed=n) for n, name in enumerate(("text", "visual", "acoustic"))}
+    others = {name: branch(2, seed=10 + n) for n, name in enumerate(("text", "visual", "acoustic"))}
+    again = dataclasses.replace(settings(), seed=1)
+    scores = pair_scores(fused_from_pairs(answers, num_labels=3, settings=settings()), others, settings=again)
+    assert scores["accuracy"] == pytest.approx(scores["uar"], abs=1e-3)  # as many of each label
+    monkeypatch.setattr(pairs, "LIKELIEST_SHARE", 0.0)
+    alike = pair_scores(fused_from_pairs(answers, num_labels=3, settings=settings()), others, settings=again)
+    assert scores["ece_top"] < 0.8 * alike["ece_top"]
+    assert scores["ece_labels"] < alike["ece_labels"] + 0.01

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from fv2es_builders.build import BuildRequest, build
 from fv2es_builders.errors import BuildUsageError, TrainingDataError, TrainingError
 from fv2es_builders.export import onnx_from_module, served_parts
 from fv2es_builders.importing import model_from_checkpoint
@@ -20,7 +21,7 @@ from fv2es_builders.trained import BranchFacts
 from fv2es_builders.training import runs
 from fv2es_builders.training.branches import load_branch
 from fv2es_builders.training.cli import main
-from fv2es_builders.training.finish import facts_before
+from fv2es_builders.training.finish import facts_before, fusion_before
 from fv2es_builders.training.recipe import Recipe
 from fv2es_builders.training.request import RunRequest
 from fv2es_builders.training.spectrum import mel_pieces
@@ -235,3 +236,33 @@ def test_a_preset_without_utterances_is_refused(starter_tiny, tmp_path, tokenize
 def test_the_command_says_what_is_wrong(arguments, status, said, capsys):
     assert main(arguments) == status
     assert said in capsys.readouterr().err
+
+
+def test_a_repository_answers_for_text_and_faces(trained, starter_tiny, small_sets, tokenizer_folder, tmp_path):
+    """Found on a build of the runs, the fusion is that of the runs themselves."""
+    request = BuildRequest(
+        preset=starter_tiny,
+        output=tmp_path / "repository",
+        cache=tmp_path / "cache",
+        checkpoint=trained / "fusion" / "weights.safetensors",
+        tokenizer=tokenizer_folder,
+    )
+    build(request)
+
+    def asked(start: Path) -> RunRequest:
+        return RunRequest(
+            preset=starter_tiny,
+            data=small_sets,
+            output=tmp_path / "fusion",
+            start=start,
+            branches=(trained / "acoustic",),
+        )
+
+    report = runs.run_fusion(asked(request.output), lambda _line: None)
+    found, expected = fusion_before(tmp_path / "fusion"), fusion_before(trained / "fusion")
+    assert found.weights == pytest.approx(expected.weights, abs=2e-3)
+    assert found.pos_weight == pytest.approx(expected.pos_weight, rel=2e-3)
+    assert not (tmp_path / "fusion" / "weights.safetensors").exists()
+    assert 0 <= report["scores"]["put_together"]["ece_top"] <= 1
+    with pytest.raises(TrainingError, match="its graphs can't be run"):
+        runs.run_fusion(asked(tmp_path / "nothing"), lambda _line: None)
