@@ -111,7 +111,7 @@ def default_repository() -> Path:
 
 
 class _CrashedAtStart(EmbeddedServerError):
-    """The server or a worker was ended by a signal before it was ready, or hangs: worth another try, unlike a refused model."""
+    """The server or a worker was ended by a signal before it was ready, hangs, or the system could start none: worth another try, unlike a refused model."""
 
 
 class EmbeddedServer:
@@ -289,9 +289,14 @@ class EmbeddedServer:
                 self.on_event("the server is ready again")
         except Fv2esError as error:
             self._failure = error
+        except Exception as error:  # noqa: BLE001 - whatever ends the supervisor, whoever waits for the server must hear of it
+            self._failure = EmbeddedServerError(f"the server's supervisor failed ({error!r}); start the server again")
+            self._failure.__cause__ = error
         finally:
-            self._end()
-            self._ready.set()
+            try:
+                self._end()
+            finally:
+                self._ready.set()
 
     def _launch_with_patience(self) -> None:
         """Launch, again where the server or a worker crashes on the way or hangs: 2.51 rarely does, on busy machines."""
@@ -356,16 +361,25 @@ class EmbeddedServer:
         self._workers = _workers(self._process.pid)
 
     def _run(self, command: list[str], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
-        """Start a process that dies with the supervisor and prints to the log."""
-        with self.log_path.open("ab") as output:
-            return subprocess.Popen(
-                [*DIES_WITH_PARENT, *command],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        """Start a process that dies with the supervisor and prints to the log.
+
+        Raises:
+            EmbeddedServerError: the system refuses; the cause says why.
+        """
+        try:
+            with self.log_path.open("ab") as output:
+                return subprocess.Popen(
+                    [*DIES_WITH_PARENT, *command],
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise _CrashedAtStart(
+                f"{Path(command[0]).name} can't be started ({error}); see to room on the disk, in memory and among processes (`ulimit -u`)"
+            ) from error
 
     def _watch(self) -> str | None:
         """What died, as soon as it does; None when the server is being stopped."""
