@@ -12,7 +12,7 @@ from tritonclient.grpc import InferInput, InferResult
 from fv2es import health
 from fv2es.analysis import Analysis, Attempts, ClientRule, Progress, Verdict
 from fv2es.cutting import ClipRule
-from fv2es.errors import Fv2esError, InferenceFailed, ServerOverloaded, ServerUnreachable
+from fv2es.errors import DeadlineExceeded, Fv2esError, InferenceFailed, ServerOverloaded, ServerUnreachable
 from fv2es.journal import Journal
 from fv2es.lanes import Lane, Request
 from fv2es.planning import Outline, Plan, outline
@@ -187,7 +187,7 @@ class Conversation(Generic[P]):
                 answer = lane.decode(sent.pending.result(), address=transport.address)
                 further = [
                     each.decode(
-                        await self._infer(each.model_name, each.inputs, self._rules.client.timeout_s),
+                        await self._infer(each.model_name, each.inputs, sent.attempts.request_timeout_s),
                         address=transport.address,
                     )
                     for each in lane.questions(clip, answer)
@@ -205,7 +205,8 @@ class Conversation(Generic[P]):
                 else:
                     # A clip that kills the server must not take others with it again: let those end, then send it alone.
                     await transport.wait(_pending(flight), for_all=True)
-                    await self._recover(failure)
+                    busy_s = sent.attempts.left_s if isinstance(failure, DeadlineExceeded) else 0.0
+                    await self._recover(failure, busy_s=busy_s)
                 sent = flight[lane][0] = self._send(sent.request, sent.attempts)
             else:
                 flight[lane].popleft()
@@ -216,7 +217,7 @@ class Conversation(Generic[P]):
         pending = self._transport.infer(
             lane.model_name,
             lane.encode(request.clip),
-            timeout_s=self._rules.client.timeout_s,
+            timeout_s=attempts.request_timeout_s,
         )
         return _Sent(request=request, attempts=attempts, pending=pending)
 
@@ -239,18 +240,27 @@ class Conversation(Generic[P]):
             return error
         return ServerOverloaded(self._transport.address, str(error)) if alive else error
 
-    async def _recover(self, cause: Fv2esError) -> None:
+    async def _recover(self, cause: Fv2esError, *, busy_s: float = 0.0) -> None:
         """Wait until an inference succeeds.
 
+        Args:
+            cause: what failed.
+            busy_s: how long a server may be too busy for that.
+
         Raises:
-            Fv2esError: the last error, if `recovery_s` went by.
+            Fv2esError: the last error, if `recovery_s` went by, or `busy_s` with a server that takes requests and does not answer.
         """
-        deadline_s = time.monotonic() + self._rules.client.recovery_s
-        tries = health.prove_ready(self._transport.address, deadline_s=deadline_s)
+        recovery_s = self._rules.client.recovery_s
+        deadline_s = time.monotonic() + recovery_s
+        latest_s = time.monotonic() + max(busy_s, recovery_s)
+        tries = health.prove_ready(self._transport.address, deadline_s=latest_s)
         while (error := await self._transport.call(lambda: next(tries, None))) is not None:
+            if isinstance(error, DeadlineExceeded):
+                deadline_s = min(time.monotonic() + recovery_s, latest_s)
             if time.monotonic() > deadline_s:
                 raise error from cause
             await self._transport.sleep(0.2)
+        deadline_s = time.monotonic() + recovery_s
         # The proof had a connection of its own. This client's may still be waiting to connect anew, and fails until then.
         while time.monotonic() <= deadline_s:
             try:

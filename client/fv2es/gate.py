@@ -4,8 +4,8 @@ Triton 2.51 takes in whatever is sent, clip by clip into its memory, has no queu
 and can crash when a request is cancelled. So this process stands before it and speaks the same gRPC:
 
 - A clip's bytes are read when its turn comes; until then gRPC's flow control keeps them with the client.
-- As many requests are under way in Triton as keep it busy. Others wait, first come, first served; where too many wait, the answer is
-  UNAVAILABLE, and clients come again later.
+- As many requests are under way in Triton as keep it busy. Others wait, first come, first served; where too many wait, or so long that
+  the turn would come too late for the request's deadline, the answer is UNAVAILABLE, and clients come again later.
 - A client that vanishes while it waits leaves the queue at once. What Triton has begun it ends, and nobody cancels it.
 """
 
@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import grpc
 
-from fv2es.turns import Crowded, TurnRule, Turns
+from fv2es.turns import TurnedAway, TurnRule, Turns
 from fv2es.wire import CLIENT_HEADER, SMALL_BYTES, SMALL_HEADER
 
 _INFER: Final = "/inference.GRPCInferenceService/ModelInfer"
@@ -75,9 +75,9 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped her
             await self._answer(context, self._begin(_INFER, message))
             return
         try:
-            await self._turns.take(headers.get(CLIENT_HEADER) or context.peer())
-        except Crowded as crowded:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, str(crowded))
+            await self._turns.take(headers.get(CLIENT_HEADER) or context.peer(), context.time_remaining())
+        except TurnedAway as refusal:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(refusal))
         try:
             task = self._begin(_INFER, await self._message(context))
         except BaseException:
