@@ -122,6 +122,14 @@ class Attempts:
         """Deadline of the next sending."""
         return min(self.rule.request_timeout_s, max(self.left_s, 1e-3))
 
+    @property
+    def pause_s(self) -> float:
+        """The wait before the server is asked whether it works again: 1, 4, 16 s... after crashes.
+
+        A server may answer others and have a worker that hangs, which its supervisor takes some seconds to notice.
+        """
+        return 4.0 ** (self.crashes - 1) if self.crashes else 0.0
+
     def back_off_s(self) -> float:
         """The next wait: doubling from 0.1 s up to 5 s, with full jitter so that clients don't return together."""
         return random.uniform(0.0, min(5.0, 0.1 * 2 ** min(self.rejections, 6)))  # noqa: S311 - no secret

@@ -205,6 +205,7 @@ class Conversation(Generic[P]):
                 else:
                     # A clip that kills the server must not take others with it again: let those end, then send it alone.
                     await transport.wait(_pending(flight), for_all=True)
+                    await transport.sleep(sent.attempts.pause_s)
                     busy_s = sent.attempts.left_s if isinstance(failure, DeadlineExceeded) else 0.0
                     await self._recover(failure, busy_s=busy_s)
                 sent = flight[lane][0] = self._send(sent.request, sent.attempts)

@@ -26,6 +26,7 @@ from typing import Self
 
 from fv2es.errors import EmbeddedServerError, Fv2esError
 from fv2es.health import prove_ready
+from fv2es.pulse import Pulse
 
 log = logging.getLogger("fv2es.embedded")
 
@@ -33,6 +34,8 @@ LOOPBACK = "127.0.0.1"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - that is where POSIX shared memory is
 SHARED_MEMORY_PREFIX = "fv2es-"
 WATCH_INTERVAL_S = 0.25
+LOOK_INTERVAL_S = 1.0
+"""Between two looks at whether all get on with their work."""
 MAX_RESTARTS_IN_A_ROW = 5
 """Restarts without `STABLE_AFTER_S` of quiet between them, after which the server is given up."""
 START_SHARES = (1 / 6, 1 / 3, 1)
@@ -162,7 +165,7 @@ class EmbeddedServer:
         self.start_timeout_s = start_timeout_s
         self.on_event = on_event or (lambda line: log.warning("%s", line))
         self.restarts = 0
-        """How often the server was started anew after it, or one of its workers, died."""
+        """How often the server was started anew after it, or one of its workers, died or hung."""
         self._wanted_ports = (grpc_port, http_port, metrics_port)
         self._process: subprocess.Popen[bytes] | None = None
         self._gate: subprocess.Popen[bytes] | None = None
@@ -382,19 +385,29 @@ class EmbeddedServer:
             ) from error
 
     def _watch(self) -> str | None:
-        """What died, as soon as it does; None when the server is being stopped."""
-        process = self._process
-        while process is not None and not self._stopping.wait(WATCH_INTERVAL_S):
+        """What died or hangs, as soon as it does; None when the server is being stopped."""
+        process, gate = self._process, self._gate
+        if process is None or gate is None:
+            return None
+        pulse = Pulse(server=process.pid, gate=gate.pid, workers=self._workers)
+        looked_s = time.monotonic()
+        while not self._stopping.wait(WATCH_INTERVAL_S):
             if process.poll() is not None:
                 log.warning("tritonserver ended with status %s: %s", process.returncode, self._log_tail())
                 return f"tritonserver ended with status {process.returncode}"
-            if self._gate is not None and self._gate.poll() is not None:
+            if gate.poll() is not None:
                 log.warning("the gate before tritonserver ended: %s", self._log_tail())
-                return f"the gate before tritonserver ended with status {self._gate.returncode}"
+                return f"the gate before tritonserver ended with status {gate.returncode}"
             for pid, model in self._workers.items():
                 if not _is_alive(pid):
                     log.warning("the worker of model `%s` ended: %s", model, self._log_tail())
                     return f"the worker of model `{model}` (process {pid}) died"
+            if (passed_s := time.monotonic() - looked_s) >= LOOK_INTERVAL_S:
+                looked_s += passed_s
+                # While the machine sleeps, or this process is not let run, the others aren't either.
+                if (hung := pulse.look(min(passed_s, 2 * LOOK_INTERVAL_S))) is not None:
+                    log.warning("%s: %s", hung, self._log_tail())
+                    return hung
         return None
 
     def _end(self) -> None:
