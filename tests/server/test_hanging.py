@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fv2es import Client, ClipRule, EmbeddedServer, SpeechRule, UtteranceRule, pulse
+from fv2es import Client, ClipRule, EmbeddedServer, SpeechRule, UtteranceRule, embedded, pulse
 
 pytestmark = pytest.mark.server
 
@@ -23,9 +23,12 @@ def said() -> list[str]:
 
 @pytest.fixture(scope="module")
 def own_server(repository: Path, said: list[str]) -> Iterator[EmbeddedServer]:
-    """Of these tests alone, to be hurt."""
-    with EmbeddedServer(repository, on_event=said.append) as server:
-        yield server
+    """Of these tests alone, to be hurt more often in a row than is put up with elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedded, "MAX_RESTARTS_IN_A_ROW", 100)
+        with EmbeddedServer(repository, on_event=said.append) as server:
+            said.clear()
+            yield server
 
 
 def settled(server: EmbeddedServer, said: list[str]) -> None:
