@@ -18,7 +18,7 @@ from fv2es.lanes import Lane, Request
 from fv2es.planning import Outline, Plan, outline
 from fv2es.result import ModelInfo
 from fv2es.scoring import Item
-from fv2es.speech import SPEECH_MODEL, SpeechRule
+from fv2es.speech import SPEECH_MODEL, SpeechRule, decode_speech, encode_speech_request
 from fv2es.track import TrackRule
 from fv2es.utterances import UtteranceRule
 from fv2es.wire import (
@@ -107,6 +107,14 @@ class Conversation(Generic[P]):
         answer = await self._infer(MANIFEST_MODEL, encode_manifest_request(), CONNECT_TIMEOUT_S)
         manifest = decode_manifest(answer, address=transport.address)
         return ModelInfo.from_manifest(manifest, server_version=metadata.version, address=transport.address)
+
+    async def speech_identity(self) -> str:
+        """Which speech model the server has, see `SpeechAnswer.identity`: it is asked about a moment of a hum."""
+        if not await self._transport.ask("is_model_ready", SPEECH_MODEL):
+            return ""
+        inputs = encode_speech_request(health.probe_clip(), (0.0, 0.5))
+        answer = await self._infer(SPEECH_MODEL, inputs, self._rules.client.request_timeout_s)
+        return decode_speech(answer, address=self._transport.address).identity
 
     async def begin(
         self, source: Path | str, transcript: Path | str | None, journal: Journal | None = None
