@@ -47,7 +47,12 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--step-seconds", type=float, default=60.0, help="length of each step")
     parser.add_argument("--open-loop", action="store_true", help="--steps are mean rates of films a minute")
     parser.add_argument("--seed", type=int, default=1, help="of the arrivals")
-    parser.add_argument("--timeout", type=float, default=300.0, help="deadline of one clip in seconds")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=300.0,
+        help="seconds for which a clip is sent again that the server is too busy for",
+    )
     parser.add_argument("--speech", action="store_true", help="recognise speech, which comes before scoring")
 
 

@@ -4,7 +4,7 @@ import contextlib
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 from fv2es.cutting import Clip, ClipRule
@@ -39,18 +39,23 @@ class ClientRule:
     each byte under way is held about three times (clip, request, gRPC)."""
     max_in_flight_s: float = 300.0
     """The same for the length of their utterances: what a server would lose with a crash; > 0."""
-    timeout_s: float = 300.0
-    """Deadline of one clip from its sending to its answer, waiting in queues included; > 0."""
+    timeout_s: float = 3600.0
+    """How long a clip is sent again to a server that is too busy for it, once it is the next one to be settled; > 0."""
+    request_timeout_s: float = 300.0
+    """Deadline of one request, from the sending of a clip to its answer, waiting in queues included; it is never longer than what
+    `timeout_s` leaves; > 0."""
+    max_late: int = 3
+    """Tries for a clip that is not answered within its request's deadline, the first included; >= 1."""
     recovery_s: float = 60.0
     """How long to wait for a server that stopped answering to come back; >= 0."""
     max_crashes: int = 3
     """Tries for a clip on which the server fails, the first included; >= 1."""
 
     def __post_init__(self) -> None:
-        for name, least in (("max_in_flight", 1), ("recovery_s", 0), ("max_crashes", 1)):
+        for name, least in (("max_in_flight", 1), ("max_late", 1), ("recovery_s", 0), ("max_crashes", 1)):
             if not getattr(self, name) >= least:
                 raise UsageError(f"{name}={getattr(self, name)} must be at least {least}")
-        for name in ("timeout_s", "max_in_flight_bytes", "max_in_flight_s"):
+        for name in ("timeout_s", "request_timeout_s", "max_in_flight_bytes", "max_in_flight_s"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name}={getattr(self, name):g} must be above 0")
 
@@ -69,7 +74,9 @@ class Verdict(Enum):
     LOSE_CLIP = "this clip is lost, the others go on"
     STOP = "no clip can succeed"
     BACK_OFF = "the server is busy; wait a little, then send again"
-    RECOVER = "the server may have died; wait until it works, then send this clip alone"
+    RECOVER = (
+        "the server may have died, or this clip needs it for itself; wait until it works, then send this clip alone"
+    )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -77,29 +84,55 @@ class Attempts:
     """The history of one clip that is being sent."""
 
     rule: ClientRule
-    started_s: float = field(default_factory=time.monotonic)
-    """Of its sending; once it was turned away, of the first time that this was noticed."""
-    crashes: int = 0
+    hindered_s: float | None = None
+    """Since when a busy server has kept it from its answer, on the monotonic clock: noticed when it is the next one to be settled, so that
+    clips behind it don't lose their time to it; None: it has not."""
     rejections: int = 0
+    late: int = 0
+    crashes: int = 0
 
     def verdict(self, error: Fv2esError) -> Verdict:
         """What to do about `error`; counts it."""
-        if isinstance(error, ClipRejected | DeadlineExceeded):
+        if isinstance(error, ClipRejected):
             return Verdict.LOSE_CLIP
         if isinstance(error, ServerOverloaded):
-            if not self.rejections:
-                self.started_s = time.monotonic()  # until now it was behind the clips before it
+            self._hindered(0.0)
             self.rejections += 1
-            late = time.monotonic() - self.started_s >= self.rule.timeout_s
-            return Verdict.LOSE_CLIP if late else Verdict.BACK_OFF
+            return Verdict.BACK_OFF if self.left_s > 0 else Verdict.LOSE_CLIP
+        if isinstance(error, DeadlineExceeded):
+            self._hindered(error.timeout_s)
+            self.late += 1
+            return Verdict.RECOVER if self.late < self.rule.max_late and self.left_s > 0 else Verdict.LOSE_CLIP
         if isinstance(error, InferenceFailed | ServerUnreachable):
             self.crashes += 1
             return Verdict.RECOVER if self.crashes < self.rule.max_crashes else Verdict.LOSE_CLIP
         return Verdict.STOP
 
+    def _hindered(self, before_s: float) -> None:
+        if self.hindered_s is None:
+            self.hindered_s = time.monotonic() - before_s
+
+    @property
+    def left_s(self) -> float:
+        """What is left of `timeout_s`."""
+        return self.rule.timeout_s - (0.0 if self.hindered_s is None else time.monotonic() - self.hindered_s)
+
+    @property
+    def request_timeout_s(self) -> float:
+        """Deadline of the next sending."""
+        return min(self.rule.request_timeout_s, max(self.left_s, 1e-3))
+
+    @property
+    def pause_s(self) -> float:
+        """The wait before the server is asked whether it works again: 1, 4, 16 s... after crashes.
+
+        A server may answer others and have a worker that hangs, which its supervisor takes some seconds to notice.
+        """
+        return 4.0 ** (self.crashes - 1) if self.crashes else 0.0
+
     def back_off_s(self) -> float:
         """The next wait: doubling from 0.1 s up to 5 s, with full jitter so that clients don't return together."""
-        return random.uniform(0.0, min(5.0, 0.1 * 2**self.rejections))  # noqa: S311 - no secret
+        return random.uniform(0.0, min(5.0, 0.1 * 2 ** min(self.rejections, 6)))  # noqa: S311 - no secret
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

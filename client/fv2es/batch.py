@@ -116,28 +116,41 @@ class Batch:
         started = datetime.now(UTC)
         try:
             with Ledger(self._rule.folder, resume=self._rule.resume) as ledger:
-                model = self._client.model()
+                model, speech = self._client.model(), self._speech()
                 try:
                     for source, name in zip(self._sources, self._names, strict=True):
                         with progress(Path(source.path).name) as on_progress:
-                            outcome = self._one(source, name, ledger, model, on_progress)
+                            outcome = self._one(source, name, ledger, model, speech, on_progress)
                         self.outcomes.append(outcome)
                         yield outcome
                 finally:
-                    manifest = self._manifest(model, started)
+                    manifest = self._manifest(model, speech, started)
                     write_whole(self._rule.folder / MANIFEST, f"{json.dumps(manifest, indent=1)}\n".encode())
         except OSError as error:
             raise ResultsNotWritten(printable(self._rule.folder), error.strerror or str(error)) from error
 
-    def _one(self, source: Source, name: str, ledger: Ledger, model: ModelInfo, on_progress: OnProgress) -> Outcome:
+    def _speech(self) -> str | None:
+        """Which speech model the results hang on; None: on none."""
+        listens = self._client.speech_rule.recognise and self._transcript is None
+        return self._client.speech_identity() if listens else None
+
+    def _one(
+        self,
+        source: Source,
+        name: str,
+        ledger: Ledger,
+        model: ModelInfo,
+        speech: str | None,
+        on_progress: OnProgress,
+    ) -> Outcome:
         sha256 = clips = None
         try:
             is_changed, sha256 = _read(source.path)
-            key = self._key(sha256, model)
+            key = self._key(sha256, model, speech)
             if kept := self._kept(name, ledger.done(name, key)):
                 return Outcome(source=source, state=SKIPPED, sha256=sha256, files=self._files(name), result=kept)
             clips = ledger.clips_path(name, key)
-            with Journal(clips, model_sha256=model.sha256) as journal:
+            with Journal(clips, model_sha256=model.sha256, speech=speech or "") as journal:
                 result = self._client.analyze(
                     source.path, transcript=self._transcript, on_progress=on_progress, journal=journal
                 )
@@ -149,17 +162,27 @@ class Batch:
             if clips is not None:
                 clips.unlink(missing_ok=True)
             return Outcome(source=source, state=FAILED, sha256=sha256, error=str(error))
-        return self._finished(source, name, sha256, key, result, ledger, clips)
+        is_same = not journal.is_mixed and self._key(sha256, result.model, speech) == key
+        return self._finished(source, name, sha256, key, result, ledger, clips, is_same=is_same)
 
     def _finished(
-        self, source: Source, name: str, sha256: str, key: str, result: Result, ledger: Ledger, clips: Path
+        self,
+        source: Source,
+        name: str,
+        sha256: str,
+        key: str,
+        result: Result,
+        ledger: Ledger,
+        clips: Path,
+        *,
+        is_same: bool,
     ) -> Outcome:
-        """Write the files of a result; only then it counts as done."""
+        """Write the files of a result; only then it counts as done, if all answers are of the models that it is recorded with."""
         files = self._files(name)
         for each in files:
             self._write(each, result)
         whole = not any(lost.error != NO_MEDIA for lost in result.lost)
-        if whole and self._key(sha256, result.model) == key:
+        if whole and is_same:
             ledger.add_done(name, key, {each: _sha256(self._rule.folder / each) for each in files})
             clips.unlink(missing_ok=True)
         return Outcome(source=source, state=DONE, sha256=sha256, files=files, result=result)
@@ -193,17 +216,18 @@ class Batch:
             "transcript_sha256": _sha256(self._transcript) if self._transcript else None,
         }
 
-    def _key(self, sha256: str, model: ModelInfo) -> str:
+    def _key(self, sha256: str, model: ModelInfo, speech: str | None) -> str:
         """Hash of all that determines a result."""
         facts = {
             "fv2es": fv2es.__version__,
             "source": sha256,
             "model": model.to_dict(),
+            "speech_model": speech,
             "switches": self._switches(),
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
-    def _manifest(self, model: ModelInfo, started: datetime) -> dict[str, Any]:
+    def _manifest(self, model: ModelInfo, speech: str | None, started: datetime) -> dict[str, Any]:
         return {
             "manifest_version": MANIFEST_VERSION,
             "versions": {
@@ -212,6 +236,7 @@ class Batch:
                 "triton": model.server_version,
             },
             "model": model.to_dict(),
+            "speech_model": speech,
             "switches": self._switches(),
             "formats": list(self._rule.endings),
             "resumed": self._rule.resume,

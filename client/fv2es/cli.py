@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fv2es import batch as batches
+from fv2es.analysis import ClientRule
 from fv2es.batch import Batch, BatchRule, check_batch
 from fv2es.client import Client
 from fv2es.console import PatientConsole, progress_bar, show_chart, show_outcome, show_result, summary
@@ -156,6 +157,13 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         metavar="SECONDS",
         help="a finer track within utterances: windows of 2 s, or of SECONDS where that is more, every SECONDS",
     )
+    analyze.add_argument(
+        "--timeout",
+        type=float,
+        default=ClientRule().timeout_s,
+        metavar="SECONDS",
+        help="how long a clip is sent again while the server is too busy for it (default: %(default)g)",
+    )
     analyze.set_defaults(run=_analyze)
 
     serve = commands.add_parser("serve", help="run the embedded Triton in the foreground, on loopback")
@@ -205,6 +213,7 @@ def _analyze(options: argparse.Namespace, errors: Console) -> int:
     speech_rule = SpeechRule(
         recognise=not options.no_speech, subtitles=not options.no_subtitles, language=options.language
     )
+    client_rule = ClientRule(timeout_s=options.timeout)
     track_rule = None
     if options.step is not None:
         track_rule = TrackRule(step_s=options.step, window_s=max(options.step, TrackRule().window_s))
@@ -220,7 +229,7 @@ def _analyze(options: argparse.Namespace, errors: Console) -> int:
                 stack.callback(server.stop)
                 address = server.start().address
         client = stack.enter_context(
-            Client(address, utterance_rule=rule, speech_rule=speech_rule, track_rule=track_rule)
+            Client(address, rule=client_rule, utterance_rule=rule, speech_rule=speech_rule, track_rule=track_rule)
         )
         if batch_rule is not None:
             return _analyze_batch(Batch(client, batch_rule, sources, transcript=options.transcript), options, errors)

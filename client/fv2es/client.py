@@ -153,6 +153,14 @@ class Client:
         """
         return _ended(self._conversation.model())
 
+    def speech_identity(self) -> str:
+        """Which speech model the server has: its name, weights, device and type of arithmetic; "" where it recognises no speech.
+
+        Raises:
+            ServerError: no answer can be had.
+        """
+        return _ended(self._conversation.speech_identity())
+
     def analyze(
         self,
         source: Path | str,

@@ -12,13 +12,13 @@ from tritonclient.grpc import InferInput, InferResult
 from fv2es import health
 from fv2es.analysis import Analysis, Attempts, ClientRule, Progress, Verdict
 from fv2es.cutting import ClipRule
-from fv2es.errors import Fv2esError, InferenceFailed, ServerOverloaded, ServerUnreachable
+from fv2es.errors import DeadlineExceeded, Fv2esError, InferenceFailed, ServerOverloaded, ServerUnreachable
 from fv2es.journal import Journal
 from fv2es.lanes import Lane, Request
 from fv2es.planning import Outline, Plan, outline
 from fv2es.result import ModelInfo
 from fv2es.scoring import Item
-from fv2es.speech import SPEECH_MODEL, SpeechRule
+from fv2es.speech import SPEECH_MODEL, SpeechRule, decode_speech, encode_speech_request
 from fv2es.track import TrackRule
 from fv2es.utterances import UtteranceRule
 from fv2es.wire import (
@@ -108,6 +108,14 @@ class Conversation(Generic[P]):
         manifest = decode_manifest(answer, address=transport.address)
         return ModelInfo.from_manifest(manifest, server_version=metadata.version, address=transport.address)
 
+    async def speech_identity(self) -> str:
+        """Which speech model the server has, see `SpeechAnswer.identity`: it is asked about a moment of a hum."""
+        if not await self._transport.ask("is_model_ready", SPEECH_MODEL):
+            return ""
+        inputs = encode_speech_request(health.probe_clip(), (0.0, 0.5))
+        answer = await self._infer(SPEECH_MODEL, inputs, self._rules.client.request_timeout_s)
+        return decode_speech(answer, address=self._transport.address).identity
+
     async def begin(
         self, source: Path | str, transcript: Path | str | None, journal: Journal | None = None
     ) -> Analysis:
@@ -187,7 +195,7 @@ class Conversation(Generic[P]):
                 answer = lane.decode(sent.pending.result(), address=transport.address)
                 further = [
                     each.decode(
-                        await self._infer(each.model_name, each.inputs, self._rules.client.timeout_s),
+                        await self._infer(each.model_name, each.inputs, sent.attempts.request_timeout_s),
                         address=transport.address,
                     )
                     for each in lane.questions(clip, answer)
@@ -205,7 +213,9 @@ class Conversation(Generic[P]):
                 else:
                     # A clip that kills the server must not take others with it again: let those end, then send it alone.
                     await transport.wait(_pending(flight), for_all=True)
-                    await self._recover(failure)
+                    await transport.sleep(sent.attempts.pause_s)
+                    busy_s = sent.attempts.left_s if isinstance(failure, DeadlineExceeded) else 0.0
+                    await self._recover(failure, busy_s=busy_s)
                 sent = flight[lane][0] = self._send(sent.request, sent.attempts)
             else:
                 flight[lane].popleft()
@@ -216,7 +226,7 @@ class Conversation(Generic[P]):
         pending = self._transport.infer(
             lane.model_name,
             lane.encode(request.clip),
-            timeout_s=self._rules.client.timeout_s,
+            timeout_s=attempts.request_timeout_s,
         )
         return _Sent(request=request, attempts=attempts, pending=pending)
 
@@ -239,18 +249,27 @@ class Conversation(Generic[P]):
             return error
         return ServerOverloaded(self._transport.address, str(error)) if alive else error
 
-    async def _recover(self, cause: Fv2esError) -> None:
+    async def _recover(self, cause: Fv2esError, *, busy_s: float = 0.0) -> None:
         """Wait until an inference succeeds.
 
+        Args:
+            cause: what failed.
+            busy_s: how long a server may be too busy for that.
+
         Raises:
-            Fv2esError: the last error, if `recovery_s` went by.
+            Fv2esError: the last error, if `recovery_s` went by, or `busy_s` with a server that takes requests and does not answer.
         """
-        deadline_s = time.monotonic() + self._rules.client.recovery_s
-        tries = health.prove_ready(self._transport.address, deadline_s=deadline_s)
+        recovery_s = self._rules.client.recovery_s
+        deadline_s = time.monotonic() + recovery_s
+        latest_s = time.monotonic() + max(busy_s, recovery_s)
+        tries = health.prove_ready(self._transport.address, deadline_s=latest_s)
         while (error := await self._transport.call(lambda: next(tries, None))) is not None:
+            if isinstance(error, DeadlineExceeded):
+                deadline_s = min(time.monotonic() + recovery_s, latest_s)
             if time.monotonic() > deadline_s:
                 raise error from cause
             await self._transport.sleep(0.2)
+        deadline_s = time.monotonic() + recovery_s
         # The proof had a connection of its own. This client's may still be waiting to connect anew, and fails until then.
         while time.monotonic() <= deadline_s:
             try:

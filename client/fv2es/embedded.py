@@ -26,6 +26,7 @@ from typing import Self
 
 from fv2es.errors import EmbeddedServerError, Fv2esError
 from fv2es.health import prove_ready
+from fv2es.pulse import Pulse
 
 log = logging.getLogger("fv2es.embedded")
 
@@ -33,6 +34,8 @@ LOOPBACK = "127.0.0.1"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - that is where POSIX shared memory is
 SHARED_MEMORY_PREFIX = "fv2es-"
 WATCH_INTERVAL_S = 0.25
+LOOK_INTERVAL_S = 1.0
+"""Between two looks at whether all get on with their work."""
 MAX_RESTARTS_IN_A_ROW = 5
 """Restarts without `STABLE_AFTER_S` of quiet between them, after which the server is given up."""
 START_SHARES = (1 / 6, 1 / 3, 1)
@@ -111,7 +114,7 @@ def default_repository() -> Path:
 
 
 class _CrashedAtStart(EmbeddedServerError):
-    """The server or a worker was ended by a signal before it was ready, or hangs: worth another try, unlike a refused model."""
+    """The server or a worker was ended by a signal before it was ready, hangs, or the system could start none: worth another try, unlike a refused model."""
 
 
 class EmbeddedServer:
@@ -162,7 +165,7 @@ class EmbeddedServer:
         self.start_timeout_s = start_timeout_s
         self.on_event = on_event or (lambda line: log.warning("%s", line))
         self.restarts = 0
-        """How often the server was started anew after it, or one of its workers, died."""
+        """How often the server was started anew after it, or one of its workers, died or hung."""
         self._wanted_ports = (grpc_port, http_port, metrics_port)
         self._process: subprocess.Popen[bytes] | None = None
         self._gate: subprocess.Popen[bytes] | None = None
@@ -289,9 +292,14 @@ class EmbeddedServer:
                 self.on_event("the server is ready again")
         except Fv2esError as error:
             self._failure = error
+        except Exception as error:  # noqa: BLE001 - whatever ends the supervisor, whoever waits for the server must hear of it
+            self._failure = EmbeddedServerError(f"the server's supervisor failed ({error!r}); start the server again")
+            self._failure.__cause__ = error
         finally:
-            self._end()
-            self._ready.set()
+            try:
+                self._end()
+            finally:
+                self._ready.set()
 
     def _launch_with_patience(self) -> None:
         """Launch, again where the server or a worker crashes on the way or hangs: 2.51 rarely does, on busy machines."""
@@ -356,31 +364,50 @@ class EmbeddedServer:
         self._workers = _workers(self._process.pid)
 
     def _run(self, command: list[str], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
-        """Start a process that dies with the supervisor and prints to the log."""
-        with self.log_path.open("ab") as output:
-            return subprocess.Popen(
-                [*DIES_WITH_PARENT, *command],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        """Start a process that dies with the supervisor and prints to the log.
+
+        Raises:
+            EmbeddedServerError: the system refuses; the cause says why.
+        """
+        try:
+            with self.log_path.open("ab") as output:
+                return subprocess.Popen(
+                    [*DIES_WITH_PARENT, *command],
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise _CrashedAtStart(
+                f"{Path(command[0]).name} can't be started ({error}); see to room on the disk, in memory and among processes (`ulimit -u`)"
+            ) from error
 
     def _watch(self) -> str | None:
-        """What died, as soon as it does; None when the server is being stopped."""
-        process = self._process
-        while process is not None and not self._stopping.wait(WATCH_INTERVAL_S):
+        """What died or hangs, as soon as it does; None when the server is being stopped."""
+        process, gate = self._process, self._gate
+        if process is None or gate is None:
+            return None
+        pulse = Pulse(server=process.pid, gate=gate.pid, workers=self._workers)
+        looked_s = time.monotonic()
+        while not self._stopping.wait(WATCH_INTERVAL_S):
             if process.poll() is not None:
                 log.warning("tritonserver ended with status %s: %s", process.returncode, self._log_tail())
                 return f"tritonserver ended with status {process.returncode}"
-            if self._gate is not None and self._gate.poll() is not None:
+            if gate.poll() is not None:
                 log.warning("the gate before tritonserver ended: %s", self._log_tail())
-                return f"the gate before tritonserver ended with status {self._gate.returncode}"
+                return f"the gate before tritonserver ended with status {gate.returncode}"
             for pid, model in self._workers.items():
                 if not _is_alive(pid):
                     log.warning("the worker of model `%s` ended: %s", model, self._log_tail())
                     return f"the worker of model `{model}` (process {pid}) died"
+            if (passed_s := time.monotonic() - looked_s) >= LOOK_INTERVAL_S:
+                looked_s += passed_s
+                # While the machine sleeps, or this process is not let run, the others aren't either.
+                if (hung := pulse.look(min(passed_s, 2 * LOOK_INTERVAL_S))) is not None:
+                    log.warning("%s: %s", hung, self._log_tail())
+                    return hung
         return None
 
     def _end(self) -> None:

@@ -4,8 +4,8 @@ Triton 2.51 takes in whatever is sent, clip by clip into its memory, has no queu
 and can crash when a request is cancelled. So this process stands before it and speaks the same gRPC:
 
 - A clip's bytes are read when its turn comes; until then gRPC's flow control keeps them with the client.
-- As many requests are under way in Triton as keep it busy. Others wait, first come, first served; where too many wait, the answer is
-  UNAVAILABLE, and clients come again later.
+- As many requests are under way in Triton as keep it busy. Others wait, first come, first served; where too many wait, or so long that
+  the turn would come too late for the request's deadline, the answer is UNAVAILABLE, and clients come again later.
 - A client that vanishes while it waits leaves the queue at once. What Triton has begun it ends, and nobody cancels it.
 """
 
@@ -19,13 +19,14 @@ from typing import Any, Final
 
 import grpc
 
-from fv2es.turns import Crowded, TurnRule, Turns
+from fv2es.pulse import say_busy
+from fv2es.turns import TurnedAway, TurnRule, Turns
 from fv2es.wire import CLIENT_HEADER, SMALL_BYTES, SMALL_HEADER
 
 _INFER: Final = "/inference.GRPCInferenceService/ModelInfer"
 _STREAM: Final = "/inference.GRPCInferenceService/ModelStreamInfer"
-_UNDER_WAY_S: Final = 900.0
-"""What is not answered by then never will be."""
+_UNDER_WAY_S: Final = 3600.0
+"""What is not answered by then never will be: the last resort, should the supervisor not notice what hangs (`fv2es.pulse`)."""
 _MOST_SENDING_S: Final = 120.0
 """A request whose turn has come must be here by then: the largest takes seconds on loopback, also on a busy machine."""
 _WINDOW_BYTES: Final = 64 * 1024
@@ -55,7 +56,10 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped her
 
     def __init__(self, channel: Any, turns: Turns, *, most_sending_s: float = _MOST_SENDING_S) -> None:
         self._channel, self._turns, self._most_sending_s = channel, turns, most_sending_s
-        self._under_way: set[asyncio.Task[bytes]] = set()
+        self._under_way: dict[asyncio.Task[bytes], int] = {}
+        """By number, the oldest first."""
+        self._num_begun = 0
+        say_busy(None)
 
     def service(self, details: Any) -> Any:
         """All methods are taken as streams of bytes, so that a message is read when it is wanted."""
@@ -75,9 +79,9 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped her
             await self._answer(context, self._begin(_INFER, message))
             return
         try:
-            await self._turns.take(headers.get(CLIENT_HEADER) or context.peer())
-        except Crowded as crowded:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, str(crowded))
+            await self._turns.take(headers.get(CLIENT_HEADER) or context.peer(), context.time_remaining())
+        except TurnedAway as refusal:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(refusal))
         try:
             task = self._begin(_INFER, await self._message(context))
         except BaseException:
@@ -104,12 +108,15 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped her
         """Send a message on in a task of its own, which ends by itself whatever becomes of the caller."""
         call = self._channel.unary_unary(method)
         task: asyncio.Task[bytes] = asyncio.ensure_future(_awaited(call(message, timeout=_UNDER_WAY_S)))
-        self._under_way.add(task)
+        self._num_begun += 1
+        self._under_way[task] = self._num_begun
+        say_busy(next(iter(self._under_way.values())))
         task.add_done_callback(self._ended)
         return task
 
     def _ended(self, task: "asyncio.Task[bytes]") -> None:
-        self._under_way.discard(task)
+        del self._under_way[task]
+        say_busy(next(iter(self._under_way.values()), None))
         if not task.cancelled():
             task.exception()  # where the caller is gone, nobody else asks for it
 

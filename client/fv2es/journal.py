@@ -96,10 +96,13 @@ class Journal:
     Args:
         path: its file.
         model_sha256: of the weights; what others answered is not kept.
+        speech: identity of the speech model, likewise.
     """
 
-    def __init__(self, path: Path, *, model_sha256: str) -> None:
-        self._model_sha256 = model_sha256
+    def __init__(self, path: Path, *, model_sha256: str, speech: str = "") -> None:
+        self._model_sha256, self._speech = model_sha256, speech
+        self.is_mixed = False
+        """Whether another speech model than the journal's has answered."""
         self._lines = Lines(path)
         try:
             self._answers = {
@@ -128,6 +131,9 @@ class Journal:
     def keep(self, model: str, clip: Clip, answer: Any, further: Sequence[Mapping[str, Any]] = ()) -> None:
         """Keep an answer, and those to further questions; one that says that the server can't, or is of other weights, is left out."""
         if isinstance(answer, SpeechAnswer):
+            if answer.identity != self._speech:
+                self.is_mixed = True
+                return
             if answer.missing:
                 return
         elif answer.manifest["sha256"] != self._model_sha256:

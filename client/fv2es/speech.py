@@ -28,6 +28,8 @@ _OUTPUTS = {
     "SPEECH_INFO": 1,
 }
 """Outputs that are read, with their number of axes."""
+_IDENTITY = ("model", "sha256", "device", "compute_type")
+"""Of SPEECH_INFO. Servers of before don't say the sha256."""
 _LEAST_NEW_S = 1e-6
 """What a further stretch must add, so that rounding makes none."""
 
@@ -73,6 +75,8 @@ class SpeechAnswer:
     missing: str
     """Why the server can't recognise speech; "" where it can."""
     model: str
+    identity: str = ""
+    """All that tells one speech model from another: its name, weights, device and type of arithmetic; "" where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,16 +132,7 @@ class Recognition:
 
     def encode(self, clip: Clip) -> list[InferInput]:
         """The inputs of `speech` for a stretch."""
-        arrays = (
-            ("CLIP", "UINT8", np.frombuffer(clip.data, np.uint8)),
-            ("STRETCH", "FP64", np.array([clip.start_s, clip.end_s], np.float64)),
-            ("LANGUAGE", "BYTES", np.array([self._rule.language.lower().encode()], np.object_)),
-        )
-        inputs = []
-        for name, data_type, array in arrays:
-            inputs.append(InferInput(name, list(array.shape), data_type))
-            inputs[-1].set_data_from_numpy(array)
-        return inputs
+        return encode_speech_request(clip.data, (clip.start_s, clip.end_s), self._rule.language)
 
     def decode(self, response: InferResult, *, address: str) -> SpeechAnswer:
         """The answer in a response; raises `ModelUnavailable` where it is not of the form that this client knows."""
@@ -260,6 +255,20 @@ def stretches_of(info: SourceInfo, rule: SpeechRule) -> list[Span]:
     return spans_s
 
 
+def encode_speech_request(clip: bytes, span_s: Span, language: str = "") -> list[InferInput]:
+    """The inputs of `speech` for a stretch of a clip, on its clock."""
+    arrays = (
+        ("CLIP", "UINT8", np.frombuffer(clip, np.uint8)),
+        ("STRETCH", "FP64", np.array(span_s, np.float64)),
+        ("LANGUAGE", "BYTES", np.array([language.lower().encode()], np.object_)),
+    )
+    inputs = []
+    for name, data_type, array in arrays:
+        inputs.append(InferInput(name, list(array.shape), data_type))
+        inputs[-1].set_data_from_numpy(array)
+    return inputs
+
+
 def decode_speech(response: InferResult, *, address: str) -> SpeechAnswer:
     """The answer in `response`.
 
@@ -281,6 +290,7 @@ def decode_speech(response: InferResult, *, address: str) -> SpeechAnswer:
         missing = "" if info["available"] else str(info["reason"])
         withheld = tuple(Withheld(**each) for each in info["withheld"])
         model = str(info["model"])
+        identity = "" if missing else " ".join(str(info.get(name, "")) for name in _IDENTITY)
     except (ValueError, KeyError, TypeError) as error:
         raise ModelUnavailable(
             address, f"SPEECH_INFO of model `{SPEECH_MODEL}` is not of the known form ({error!r})"
@@ -296,6 +306,7 @@ def decode_speech(response: InferResult, *, address: str) -> SpeechAnswer:
         language_probability=float(arrays["LANGUAGE_PROBABILITY"][0]),
         missing=missing,
         model=model,
+        identity=identity,
     )
 
 

@@ -254,7 +254,7 @@ SPEECH_INFO = Tensor(
     name="SPEECH_INFO",
     data_type="BYTES",
     axes=(1,),
-    meaning="JSON: available, reason, model, languages, device, compute_type, withheld [{start_s, end_s, reason}]",
+    meaning="JSON: available, reason, model, languages, device, compute_type, sha256, withheld [{start_s, end_s, reason}]",
 )
 
 _FRAMES = (FRAME_TIMES, FRAME_UTTERANCE, FRAME_BOXES, FRAME_SCORES, VIDEO_ERRORS, FALLBACK_FRAMES)

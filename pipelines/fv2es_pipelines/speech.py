@@ -3,6 +3,7 @@
 The packages are an extra (`fv2es[speech]`). Where they or the weights are absent, the worker still loads and each answer says what is missing.
 """
 
+import hashlib
 import importlib
 import importlib.util
 import json
@@ -88,6 +89,8 @@ class ModelNote:
     """Codes of the languages that it knows."""
     device: str = ""
     compute_type: str = ""
+    sha256: str = ""
+    """Of the weights; "" where they are fetched from a hub."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,6 +172,7 @@ class Recogniser:
             languages=tuple(self._model.supported_languages),
             device=settings.device,
             compute_type=settings.compute_type,
+            sha256=weights_sha256(place),
         )
         list(self._model.transcribe(np.zeros(SAMPLE_RATE_HZ, np.float32), temperature=0.0)[0])  # warm-up
 
@@ -262,6 +266,15 @@ def model_place(name: str) -> str:
             f"the package {package} holds no model/model.bin; set FV2ES_SPEECH_MODEL to a folder or a name"
         )
     return str(folder)
+
+
+def weights_sha256(place: str) -> str:
+    """Of the weights in a folder; "" where `place` is none."""
+    path = Path(place) / "model.bin"
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def shown_name(name: str) -> str:

@@ -27,7 +27,7 @@ def test_each_bound_alone_holds_the_next_clip_back():
     assert rule.admits([]), "one clip of any size is always let through"
 
 
-@pytest.mark.parametrize("name", ["max_in_flight_bytes", "max_in_flight_s", "timeout_s"])
+@pytest.mark.parametrize("name", ["max_in_flight_bytes", "max_in_flight_s", "timeout_s", "request_timeout_s"])
 def test_bounds_must_leave_room(name):
     with pytest.raises(UsageError, match=f"{name}=0 must be above 0"):
         ClientRule(**{name: 0})

@@ -19,23 +19,30 @@ INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 
 class Answers(grpc.GenericRpcHandler):
-    """Says what it was told."""
+    """Says what it was told; `b"wait"` once `go` is set."""
+
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []
+        self.go = asyncio.Event()
 
     def service(self, _: Any) -> Any:
         async def answer(message: bytes, _: Any) -> bytes:
+            self.heard.append(message)
+            if message == b"wait":
+                await self.go.wait()
             return b"heard " + message
 
         return grpc.unary_unary_rpc_method_handler(answer)
 
 
 @asynccontextmanager
-async def gated(**options: Any) -> AsyncIterator[tuple[Any, Turns]]:
+async def gated(answers: Answers | None = None, **options: Any) -> AsyncIterator[tuple[Any, Turns]]:
     """A channel to a gate with one turn, and its turns."""
     servers = [grpc.aio.server(), grpc.aio.server()]
     ports = [each.add_insecure_port("127.0.0.1:0") for each in servers]
     turns = Turns(TurnRule(limit=1))
     async with grpc.aio.insecure_channel(f"127.0.0.1:{ports[0]}") as inner:
-        servers[0].add_generic_rpc_handlers((Answers(),))
+        servers[0].add_generic_rpc_handlers((answers or Answers(),))
         servers[1].add_generic_rpc_handlers((Gate(inner, turns, **options),))
         for each in servers:
             await each.start()
@@ -74,6 +81,55 @@ def test_a_call_without_a_message_is_refused(headers):
             assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
             assert await channel.unary_unary(INFER)(b"me", timeout=30) == b"heard me"
             assert turns.under_way == 0
+
+    asyncio.run(run())
+
+
+def test_a_request_whose_deadline_passes_in_the_queue_is_turned_away_before_and_never_begun():
+    async def run() -> None:
+        answers = Answers()
+        async with gated(answers) as (channel, turns):
+            infer = channel.unary_unary(INFER)
+            first = infer(b"wait", timeout=30)
+            while not answers.heard:
+                await asyncio.sleep(0)
+            unbound = infer(b"unbound")
+            while not turns.waiting:
+                await asyncio.sleep(0)
+            with pytest.raises(grpc.aio.AioRpcError, match=r"too late for a deadline in .* s; try again later") as late:
+                await infer(b"late", timeout=0.4)
+            assert late.value.code() is grpc.StatusCode.UNAVAILABLE  # not DEADLINE_EXCEEDED: it was not tried
+            assert (turns.under_way, turns.waiting, answers.heard) == (1, 1, [b"wait"])
+            answers.go.set()
+            assert (await first, await unbound) == (b"heard wait", b"heard unbound")
+            assert answers.heard == [b"wait", b"unbound"]
+            assert (turns.under_way, turns.waiting) == (0, 0)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("timeout_s", [-1.0, 0.0, 1e-9, 1e9, 1e300, float("inf"), float("nan")])
+def test_deadlines_that_make_no_sense_disturb_nobody(timeout_s: float):
+    async def run() -> None:
+        answers = Answers()
+        async with gated(answers) as (channel, turns):
+            infer = channel.unary_unary(INFER)
+            first = infer(b"wait", timeout=30)
+            while not answers.heard:
+                await asyncio.sleep(0)
+            strange = infer(b"strange", timeout=timeout_s)
+            if timeout_s == 1e9:
+                while not turns.waiting:
+                    await asyncio.sleep(0)
+            else:
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await strange
+                assert refused.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+            answers.go.set()
+            assert await first == b"heard wait"
+            assert await infer(b"me", timeout=30) == b"heard me"
+            assert answers.heard == [b"wait", *([b"strange"] if timeout_s == 1e9 else []), b"me"]
+            assert (turns.under_way, turns.waiting) == (0, 0)
 
     asyncio.run(run())
 

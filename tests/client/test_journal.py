@@ -41,7 +41,7 @@ def answer(sha256: str = "mine") -> ClipAnswer:
     )
 
 
-def heard(missing: str = "") -> SpeechAnswer:
+def heard(missing: str = "", identity: str = "tiny int8") -> SpeechAnswer:
     return SpeechAnswer(
         words=(Word(start_s=0.1, end_s=0.7, text="Grüße"),),
         speech_s=((0.1, 0.8),),
@@ -50,15 +50,16 @@ def heard(missing: str = "") -> SpeechAnswer:
         language_probability=0.1 + 0.2,
         missing=missing,
         model="tiny",
+        identity=identity,
     )
 
 
 def test_answers_come_back_to_the_last_bit(tmp_path: Path):
     path = tmp_path / "clips.jsonl"
-    with Journal(path, model_sha256="mine") as journal:
+    with Journal(path, model_sha256="mine", speech="tiny int8") as journal:
         journal.keep("emotion", clip(), answer(), [{"LOGITS": np.array([1 / 3, 2], np.float32)}])
         journal.keep("speech", clip(), heard())
-    with Journal(path, model_sha256="mine") as journal:
+    with Journal(path, model_sha256="mine", speech="tiny int8") as journal:
         back, further = journal.answer("emotion", clip())
         assert further[0]["LOGITS"].tolist() == np.array([1 / 3, 2], np.float32).tolist()
         assert back.features == {}  # large, and needed no more
@@ -72,10 +73,13 @@ def test_answers_come_back_to_the_last_bit(tmp_path: Path):
 
 def test_what_could_change_is_not_kept(tmp_path: Path):
     path = tmp_path / "clips.jsonl"
-    with Journal(path, model_sha256="mine") as journal:
+    with Journal(path, model_sha256="mine", speech="tiny int8") as journal:
         journal.keep("emotion", clip(), answer("of other weights"))
         journal.keep("speech", clip(), heard(missing="no package"))
-    with Journal(path, model_sha256="mine") as journal:
+        assert not journal.is_mixed
+        journal.keep("speech", clip(), heard(identity="another"))
+        assert journal.is_mixed
+    with Journal(path, model_sha256="mine", speech="tiny int8") as journal:
         assert journal.answer("emotion", clip()) is None
         assert journal.answer("speech", clip()) is None
 
@@ -113,7 +117,7 @@ def test_another_journal_is_refused_and_left_alone(tmp_path: Path, text: str, me
     path = tmp_path / "clips.jsonl"
     path.write_text(text)
     with pytest.raises(JournalError, match=message) as caught:
-        Journal(path, model_sha256="mine")
+        Journal(path, model_sha256="mine", speech="tiny int8")
     assert caught.value.path == str(path)
     assert path.read_text() == text
 

@@ -99,7 +99,7 @@ def test_a_server_that_is_lost_costs_only_what_is_not_done(
 ):
     again = tmp_path / "again.mp4"
     again.write_bytes(astronaut.read_bytes())
-    monkeypatch.setattr(cli, "Client", functools.partial(Client, rule=ClientRule(recovery_s=0.5)))  # less patience
+    monkeypatch.setattr(cli, "ClientRule", functools.partial(ClientRule, recovery_s=0.5))  # less patience
     with EmbeddedServer() as own:
 
         def show_and_stop(*_: object) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fv2es import AsyncClient, Client, ClipRule, EmbeddedServer, Result, SpeechRule, UtteranceRule
+from fv2es import AsyncClient, Client, ClipRule, EmbeddedServer, Result, SpeechRule, UtteranceRule, embedded
 from fv2es.embedded import SHARED_MEMORY, _is_alive, _workers
 from fv2es.errors import EmbeddedServerError, ModelUnavailable, ServerUnreachable, UsageError
 
@@ -218,3 +218,31 @@ def test_dead_gate_is_noticed_and_replaced(own_server, astronaut: Path):
         items += stream
     assert any("the gate before tritonserver ended" in line for line in said), said
     assert tuple(items) == undisturbed.utterances
+
+
+def test_a_process_that_cannot_be_started_is_said(repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(embedded, "DIES_WITH_PARENT", (str(tmp_path / "python"),))
+    said: list[str] = []
+    with pytest.raises(
+        EmbeddedServerError, match=r"tritonserver can't be started .*No such file.*; see to room"
+    ) as caught:
+        EmbeddedServer(repository, on_event=said.append).start()
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
+    assert len(said) == 2  # a shortage may pass, so it is tried three times
+
+    def broken(line: str) -> None:
+        raise ValueError(line)
+
+    with pytest.raises(EmbeddedServerError, match=r"supervisor failed .*can't be started") as caught:
+        EmbeddedServer(repository, on_event=broken).start()
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_whoever_waits_hears_why_a_server_was_not_started_again(
+    own_server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    server, _ = own_server
+    monkeypatch.setattr(embedded, "DIES_WITH_PARENT", (str(tmp_path / "python"),))
+    os.kill(server._process.pid, signal.SIGKILL)
+    with pytest.raises(EmbeddedServerError, match="tritonserver can't be started"):
+        server.wait()

