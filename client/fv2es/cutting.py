@@ -11,10 +11,12 @@ from fv2es.demux import ChosenStreams, ReadReport, choose_streams, open_media, r
 from fv2es.errors import UsageError
 from fv2es.remux import ClipWriter
 from fv2es.source import SourceInfo
-from fv2es.stills import MOST_REORDERED, PICTURE_STEP_S, Decoding, KeptStills, kept, looked_at
+from fv2es.stills import MOST_REORDERED, PICTURE_STEP_S, Decoding, Keeping, KeptStills, looked_at
 from fv2es.utterances import Utterance
 from fv2es.window import PacketWindow
 
+MOST_PICTURES = 10_000
+"""Pictures held above this are decoded where a key picture lies too far back, however small they are: a packet takes about 1 kB beside its bytes."""
 SHORTFALL_S = 0.5
 """An utterance that the file's data leave by more than this is named as incomplete."""
 
@@ -38,8 +40,8 @@ class ClipRule:
     max_bytes: int = 64_000_000
     """The same bound as max_length_s in bytes, and as max_lead_s; >= target_bytes."""
     limit_bytes: int = 256_000_000
-    """Most bytes of pictures that are held for one utterance; beyond, they are left out and named; >= max_bytes. The server's own limit on
-    a clip is 268 MB."""
+    """Most bytes of pictures that are held for one utterance; beyond, they are decoded by the client, and left out and named where they take
+    more without loss; >= max_bytes. The server's own limit on a clip is 268 MB."""
     pre_roll_s: float = 0.25
     """Sound before the first utterance, so that decoders which build on earlier packets are settled; >= 0."""
     post_roll_s: float = 0.1
@@ -187,6 +189,10 @@ class _Cutter:
         self._chosen: ChosenStreams
         self._decoding: Decoding | None = None
         """Where the key picture lies too far back for copying."""
+        self._keeping: Keeping | None = None
+        """Pictures of the open clip that were decoded already."""
+        self._kept_s: list[float] = []
+        """The times that they serve."""
         self._still_bytes = 0
         """Of one picture that was kept without loss, on average."""
         self._decoded_s: list[tuple[float, float]] = []
@@ -209,9 +215,7 @@ class _Cutter:
                     self._clock_s[coded.kind] = max(self._clock_s[coded.kind], coded.decode_s)
                     self._num_late += coded.start_s < self._delivered_s
                     self._window.add(coded)
-                    if self._window.num_video_bytes > self._rule.limit_bytes:
-                        self._window.drop_pictures()
-                        self._end_decoding()
+                    self._make_room()
                     yield from self._closed(writer)
                     if self._are_all_known and self._first == len(self._utterances):
                         break
@@ -307,31 +311,76 @@ class _Cutter:
             self._decoding.close()
             self._decoding = None
 
-    def _stills(self, utterances: Sequence[Utterance]) -> KeptStills | None:
-        """The pictures that utterances are looked at with, decoded."""
+    def _make_room(self) -> None:
+        """Where much is held that can't be copied, decode ahead; where that frees too little, give pictures up."""
+        window, rule = self._window, self._rule
+        if window.num_video_bytes <= rule.max_bytes and window.num_pictures <= MOST_PICTURES:
+            return
+        if self._first < len(self._utterances) and (
+            self._must_decode(self._utterances[self._first].start_s) or window.num_video_bytes > rule.limit_bytes
+        ):
+            self._decode_ahead()
+        if window.num_video_bytes > rule.limit_bytes:
+            window.drop_pictures()
+
+    def _decode_ahead(self) -> None:
+        """Decode what is held for the utterances that are known, as far as packets reach.
+
+        Utterances to come may overlap them: what lies behind the start of the last one waits until there is no room.
+        """
+        known = self._utterances[self._first :]
+        decoding, keeping = self._decoder()
+        for time_s in looked_at(known):
+            if self._kept_s and time_s <= self._kept_s[-1]:
+                continue
+            if time_s > known[-1].start_s and self._window.num_video_bytes <= self._rule.limit_bytes:
+                return
+            if not decoding.reach(time_s, is_last=False):
+                return
+            self._keep(time_s, decoding, keeping)
+
+    def _decoder(self) -> tuple[Decoding, Keeping]:
         stream = self._chosen.video
         if stream is None:
-            return None
+            raise AssertionError("no pictures are held where there is no stream of them")
         if self._decoding is None:
-            self._decoding = Decoding(stream)
-        stills = self._decoding.at(looked_at(utterances), self._window, is_last=self._is_done)
-        if not stills:
+            self._decoding = Decoding(stream, self._window)
+        if self._keeping is None:
+            rotation_deg = self._info.video.rotation_deg if self._info.video is not None else 0
+            self._keeping = Keeping(rotation_deg=rotation_deg, limit_bytes=self._rule.limit_bytes)
+        return self._decoding, self._keeping
+
+    def _keep(self, time_s: float, decoding: Decoding, keeping: Keeping) -> None:
+        still = decoding.at(time_s, is_last=self._is_done)
+        if still is not None:
+            keeping.add(still)
+        self._kept_s.append(time_s)
+
+    def _stills(self, utterances: Sequence[Utterance]) -> KeptStills | None:
+        """The pictures that utterances are looked at with, decoded."""
+        if self._chosen.video is None:
             return None
+        decoding, keeping = self._decoder()
+        for time_s in looked_at(utterances):
+            if not self._kept_s or time_s > self._kept_s[-1]:
+                self._keep(time_s, decoding, keeping)
+            else:
+                decoding.num_missed += time_s not in self._kept_s
         start_s, end_s = utterances[0].start_s, max(each.end_s for each in utterances)
-        rotation_deg = self._info.video.rotation_deg if self._info.video is not None else 0
-        found = kept(stills, end_s, rotation_deg, self._rule.limit_bytes)
-        if found is None:
-            self._unkept_s.append((start_s, end_s))
-        else:
-            self._still_bytes = sum(each.num_bytes for each in found.coded) // len(found.coded)
+        found = keeping.finish(end_s)
+        if found is not None:
+            self._still_bytes = keeping.num_bytes // keeping.num_pictures
             self._decoded_s.append((start_s, end_s))
+        elif keeping.is_refused:
+            self._unkept_s.append((start_s, end_s))
         return found
 
     def _still_notes(self) -> Iterator[str]:
         if self._decoded_s:
             yield (
                 f"in [{self._decoded_s[0][0]:.2f}, {self._decoded_s[-1][1]:.2f}) s key pictures lie more than {self._rule.max_lead_s:g} s or "
-                f"{self._rule.max_bytes} bytes apart: {len(self._decoded_s)} clips were decoded here and hold the sampled pictures without loss"
+                f"{self._rule.max_bytes} bytes before utterances, or these hold more than {self._rule.limit_bytes} bytes: {len(self._decoded_s)} "
+                "clips were decoded here and hold the sampled pictures without loss"
             )
         if self._num_misses:
             yield f"{self._num_misses} pictures of them could not be decoded, or lie in utterances that overlap too many others"
@@ -354,6 +403,7 @@ class _Cutter:
             stills = self._stills(utterances)
         else:
             self._end_decoding()
+        self._keeping, self._kept_s = None, []
         has_media = self._window.has_sound if must_decode and stills is None else self._window.has_media
         for utterance in utterances:
             if has_media(utterance.start_s, utterance.end_s) or stills is not None:

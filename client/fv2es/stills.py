@@ -2,8 +2,11 @@
 
 This is the one place where the client decodes. A stretch between two key pictures can be an hour long; copying it from its key picture on
 for every clip would take memory without bound and time that grows with its square. So the stretch is decoded once, in order, and the
-pictures shown at the sampled times are kept without loss (FFV1): the server sees the same pixels at the same times.
+pictures shown at the sampled times are kept without loss (FFV1): the server sees the same pixels at the same times. Packets are decoded
+as soon as many are held, pauses between utterances included, and pictures are encoded one by one.
 """
+
+from __future__ import annotations  # PyAV's packets are generic in its stubs alone
 
 import io
 from collections import deque
@@ -14,7 +17,8 @@ from fractions import Fraction
 import av
 import av.error
 import numpy as np
-from av.container import InputContainer
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
@@ -62,11 +66,14 @@ def looked_at(utterances: Sequence[Utterance]) -> list[float]:
 class Decoding:
     """A stretch of pictures that is decoded once, forwards. Holds what the decoder needs and the picture that is shown."""
 
-    def __init__(self, stream: VideoStream) -> None:
+    def __init__(self, stream: VideoStream, window: PacketWindow) -> None:
+        """Pictures of a stream are taken out of the window, as far as they are needed."""
         self.num_errors = 0
         """Packets that could not be decoded."""
         self.num_missed = 0
         """Times that were asked for too late: the decoder had gone past them."""
+        self._window = window
+        self._num_breaks = window.num_breaks
         self._context = stream.codec_context
         if not self._context.is_open:
             self._context.thread_type = "SLICE"  # threads over pictures would hold several of them back
@@ -74,23 +81,21 @@ class Decoding:
         self._coming: deque[Still] = deque()
         self._is_drained = False
 
-    def at(self, times_s: Sequence[float], window: PacketWindow, *, is_last: bool) -> list[Still]:
-        """The pictures shown at times in seconds, ascending; each once.
+    def reach(self, time_s: float, *, is_last: bool) -> bool:
+        """Decode up to a time in seconds; whether a later picture has been seen. `is_last`: no packets will follow."""
+        while ahead := self._next(is_last=is_last):
+            if ahead.start_s > time_s + TIMESTAMP_TOLERANCE_S:
+                return True
+            self._shown = self._coming.popleft()
+        return False
 
-        Args:
-            times_s: when, ascending.
-            window: whose pictures are taken, as far as they are needed.
-            is_last: no packets will follow.
-        """
-        found: list[Still] = []
-        for time_s in times_s:
-            while (ahead := self._next(window, is_last=is_last)) and ahead.start_s <= time_s + TIMESTAMP_TOLERANCE_S:
-                self._shown = self._coming.popleft()
-            if self._shown is None or self._shown.start_s > time_s + TIMESTAMP_TOLERANCE_S:
-                self.num_missed += self._shown is not None
-            elif not found or found[-1] is not self._shown:
-                found.append(self._shown)
-        return found
+    def at(self, time_s: float, *, is_last: bool) -> Still | None:
+        """The picture shown at a time in seconds, by what the window holds. Times are asked for in ascending order."""
+        self.reach(time_s, is_last=is_last)
+        if self._shown is not None and self._shown.start_s > time_s + TIMESTAMP_TOLERANCE_S:
+            self.num_missed += 1
+            return None
+        return self._shown
 
     def close(self) -> None:
         """Forget everything, so that the stream's decoder can begin anew."""
@@ -98,9 +103,12 @@ class Decoding:
         self._coming.clear()
         self._context.flush_buffers()
 
-    def _next(self, window: PacketWindow, *, is_last: bool) -> Still | None:
+    def _next(self, *, is_last: bool) -> Still | None:
+        if self._num_breaks != self._window.num_breaks:
+            self._num_breaks = self._window.num_breaks
+            self.close()
         while not self._coming:
-            coded = window.pop_picture()
+            coded = self._window.pop_picture()
             if coded is None and (not is_last or self._is_drained):
                 return None
             self._is_drained = coded is None
@@ -129,69 +137,112 @@ class KeptStills:
     """By time, each a key picture."""
 
 
-def kept(stills: Sequence[Still], end_s: float, rotation_deg: int, limit_bytes: int) -> KeptStills | None:
-    """Pictures encoded without loss; None where they take more than `limit_bytes`, or have a form that FFV1 does not keep.
+class Keeping:
+    """Pictures that are encoded without loss as they come, so that none of them is held decoded."""
 
-    Args:
-        stills: by time, at least one.
-        end_s: until when the last one is shown.
-        rotation_deg: anticlockwise turn that makes them upright.
-        limit_bytes: most bytes.
-    """
-    first = stills[0].frame
-    pixel_format = first.format.name.replace("yuvj", "yuv")  # the same pixels; the range is told apart
-    if pixel_format not in {each.name for each in av.Codec("ffv1", "w").video_formats or ()}:
-        return None
-    data, num_bytes = io.BytesIO(), 0
-    with av.open(data, "w", format="matroska") as output:
-        stream = output.add_stream("ffv1", rate=25, options={"level": "3", "slices": "4", "slicecrc": "1"})
-        stream.width, stream.height, stream.pix_fmt = first.width, first.height, pixel_format
-        stream.codec_context.colorspace, stream.codec_context.color_range = first.colorspace, _range(first)
-        stream.codec_context.time_base = _COUNT
-        if rotation_deg:
-            stream.set_display_rotation(rotation_deg)
-        for index, still in enumerate(stills):
-            if (still.frame.width, still.frame.height, still.frame.format.name) != (
-                first.width,
-                first.height,
-                first.format.name,
-            ):
-                return None
-            frame = still.frame
-            if frame.format.name != pixel_format:
-                frame = frame.reformat(
-                    format=pixel_format, src_color_range=ColorRange.JPEG, dst_color_range=ColorRange.JPEG
+    def __init__(self, *, rotation_deg: int, limit_bytes: int) -> None:
+        """Set up.
+
+        Args:
+            rotation_deg: anticlockwise turn that makes the pictures upright.
+            limit_bytes: most bytes of all pictures together.
+        """
+        self.num_bytes = 0
+        self.is_refused = False
+        """Whether pictures take more than `limit_bytes`, or have a form that FFV1 does not keep: nothing is held any more."""
+        self._rotation_deg, self._limit_bytes = rotation_deg, limit_bytes
+        self._head = io.BytesIO()
+        """A file with the stream and its first picture alone."""
+        self._output: OutputContainer | None = None
+        self._stream: VideoStream
+        self._form: tuple[int, int, str] = (0, 0, "")
+        self._last: Still | None = None
+        self._times: list[tuple[int, float]] = []
+        self._time_base = Fraction(1)
+        self._packets: list[Packet] = []
+
+    @property
+    def num_pictures(self) -> int:
+        """Pictures that are held."""
+        return len(self._times)
+
+    def add(self, still: Still) -> None:
+        """Take in the next picture by time; the one that was last is not taken in twice."""
+        if self.is_refused or still is self._last:
+            return
+        self._last = still
+        frame = still.frame
+        form = (frame.width, frame.height, frame.format.name)
+        pixel_format = frame.format.name.replace("yuvj", "yuv")  # the same pixels; the range is told apart
+        if self._output is None:
+            if pixel_format not in {each.name for each in av.Codec("ffv1", "w").video_formats or ()}:
+                self._refuse()
+                return
+            self._form, self._time_base = form, still.time_base
+            self._begin(frame, pixel_format)
+        if form != self._form:
+            self._refuse()
+            return
+        if frame.format.name != pixel_format:
+            frame = frame.reformat(
+                format=pixel_format, src_color_range=ColorRange.JPEG, dst_color_range=ColorRange.JPEG
+            )
+        frame.pts, frame.time_base = len(self._times), _COUNT
+        self._times.append((still.pts, still.start_s))
+        self._take(self._stream.encode(frame))
+
+    def finish(self, end_s: float) -> KeptStills | None:
+        """What was taken in, the last picture shown until `end_s` in seconds; None where that is nothing."""
+        output, base = self._output, self._time_base
+        if output is None:
+            return None
+        self._take(self._stream.encode(None))
+        if self.is_refused:
+            return None
+        output.mux_one(self._packets[0])
+        output.close()
+        container = av.open(io.BytesIO(self._head.getvalue()), "r")
+        stream = container.streams.video[0]
+        ends = [*(pts for pts, _ in self._times[1:]), max(self._times[-1][0] + 1, round(end_s / base))]
+        coded = []
+        for packet, (pts, start_s), end in zip(self._packets, self._times, ends, strict=True):
+            packet.stream = stream
+            coded.append(
+                Coded(
+                    packet=packet,
+                    kind="video",
+                    pts=pts,
+                    dts=pts,
+                    duration=end - pts,
+                    time_base=base,
+                    start_s=start_s,
+                    end_s=float(end * base),
+                    decode_s=start_s,
+                    is_key=True,
+                    num_bytes=packet.size,
                 )
-            pts, base = frame.pts, frame.time_base
-            frame.pts, frame.time_base = index, _COUNT
-            packets = stream.encode(frame)
-            frame.pts, frame.time_base = pts, base
-            num_bytes += sum(each.size for each in packets)
-            if num_bytes > limit_bytes:
-                return None
-            output.mux(packets)
-        output.mux(stream.encode(None))
-    container = av.open(io.BytesIO(data.getvalue()), "r")
-    packets = [packet for packet in container.demux(video=0) if packet.size]
-    base = stills[0].time_base
-    ends = [*(each.pts for each in stills[1:]), max(stills[-1].pts + 1, round(end_s / base))]
-    coded = [
-        Coded(
-            packet=packet,
-            kind="video",
-            pts=still.pts,
-            dts=still.pts,
-            duration=end - still.pts,
-            time_base=base,
-            start_s=still.start_s,
-            end_s=float(end * base),
-            decode_s=still.start_s,
-            is_key=True,
-            num_bytes=packet.size,
-        )
-        for packet, still, end in zip(packets, stills, ends, strict=True)
-    ]
-    return KeptStills(container=container, stream=container.streams.video[0], coded=coded)
+            )
+        return KeptStills(container=container, stream=stream, coded=coded)
+
+    def _begin(self, frame: VideoFrame, pixel_format: str) -> None:
+        self._output = av.open(self._head, "w", format="matroska")
+        stream = self._output.add_stream("ffv1", rate=25, options={"level": "3", "slices": "4", "slicecrc": "1"})
+        stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, pixel_format
+        stream.codec_context.colorspace, stream.codec_context.color_range = frame.colorspace, _range(frame)
+        stream.codec_context.time_base = _COUNT
+        if self._rotation_deg:
+            stream.set_display_rotation(self._rotation_deg)
+        self._stream = stream
+
+    def _take(self, packets: Sequence[Packet]) -> None:
+        self._packets += packets
+        self.num_bytes += sum(each.size for each in packets)
+        if self.num_bytes > self._limit_bytes:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        self.is_refused = True
+        self._packets.clear()
 
 
 def _range(frame: VideoFrame) -> int:

@@ -15,6 +15,8 @@ class PacketWindow:
 
     def __init__(self, *, pre_roll_s: float, post_roll_s: float) -> None:
         self.num_video_bytes = 0
+        self.num_breaks = 0
+        """How often pictures were forgotten that nobody took out: those held now begin with a key picture."""
         self.end_s = -math.inf
         """End of the last packet that was ever added."""
         self._pre_roll_s = pre_roll_s
@@ -40,13 +42,16 @@ class PacketWindow:
         if coded.is_key and coded.start_s <= self._needed_s:
             self._video.clear()
             self.num_video_bytes = 0
+            self.num_breaks += 1
         self._video.append(coded)
         self.num_video_bytes += coded.num_bytes
 
     def trim(self, start_s: float) -> None:
         """Forget what no clip from `start_s` on needs."""
         self._needed_s = start_s
-        for _ in range(self._first_picture(start_s)):
+        first = self._first_picture(start_s)
+        self.num_breaks += first > 0
+        for _ in range(first):
             self.num_video_bytes -= self._video.popleft().num_bytes
         self._trim_audio()
 
@@ -55,7 +60,13 @@ class PacketWindow:
         self._dropped_s.append((self._video[0].start_s, max(coded.end_s for coded in self._video)))
         self._video.clear()
         self.num_video_bytes = 0
+        self.num_breaks += 1
         self._is_waiting_for_key = True
+
+    @property
+    def num_pictures(self) -> int:
+        """Pictures that are held."""
+        return len(self._video)
 
     def pop_picture(self) -> Coded | None:
         """Take out the first picture that is held, in the order of decoding; None where there is none."""

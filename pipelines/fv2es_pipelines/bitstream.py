@@ -1,6 +1,7 @@
-"""What packets of video say about themselves without being decoded: units of H.264 and HEVC, shown frames of VP8 and VP9."""
+"""What packets of video say about themselves without being decoded: units of H.264 and HEVC, shown frames of VP8 and VP9, references of AV1."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 H264_SPS: Final = 7
@@ -83,3 +84,172 @@ def _vp9_frames(data: bytes) -> list[bytes]:
         frames.append(data[at : at + size])
         at += size
     return frames
+
+
+class Av1Thinner:
+    """Takes frames that no other frame refers to out of packets of AV1, once it has seen what the sequence is like.
+
+    In AV1 all that a frame leaves behind (pixels, motion, probabilities, segments, filters) lies in the places that it says it refreshes. One
+    that refreshes none changes nothing that is decoded later: dav1d leaves out the same frames where it is asked for reference frames alone.
+
+    Source: AV1 bitstream specification 5.3 (units), 5.5 (sequence header), 5.9.2 (frame header), 7.20 (what a frame refreshes).
+    """
+
+    def __init__(self, extradata: bytes | None) -> None:
+        """Begin with the units of an MP4's or Matroska's decoder configuration record (its first 4 bytes are flags)."""
+        self._sequence: _Av1Sequence | None = None
+        if extradata and len(extradata) > 4 and extradata[0] == 0x81:
+            self.seen(extradata[4:])
+
+    def seen(self, data: bytes) -> None:
+        """Take notice of the sequence headers in a packet that is decoded as it is."""
+        for kind, unit in _av1_units(data) or []:
+            if kind == AV1_SEQUENCE:
+                self._sequence = _av1_sequence(_Bits(_payload(unit)))
+
+    def thinned(self, data: bytes) -> bytes:
+        """The packet without frames that no other refers to; empty where nothing else is in it. As it is where its headers can't be followed."""
+        found = _av1_units(data)
+        if found is None:
+            return data
+        kept, is_left_out, num_frames = [], False, 0
+        try:
+            for kind, unit in found:
+                if kind == AV1_SEQUENCE:
+                    self._sequence = _av1_sequence(_Bits(_payload(unit)))
+                elif kind in _AV1_FRAMES:
+                    is_left_out = self._sequence is not None and not _refreshes(_Bits(_payload(unit)), self._sequence)
+                elif kind not in _AV1_FRAME_PARTS:
+                    is_left_out = False
+                if not is_left_out:
+                    kept.append(unit)
+                    num_frames += kind in _AV1_FRAMES or kind == AV1_SEQUENCE
+        except IndexError:  # broken off within a header
+            return data
+        return b"".join(kept) if num_frames else b""
+
+
+AV1_SEQUENCE: Final = 1
+_AV1_FRAMES: Final = (3, 6)  # frame header; header and tiles in one
+_AV1_FRAME_PARTS: Final = (4, 7)  # tiles; the same header once more
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Av1Sequence:
+    """What has to be known of a sequence to read its frames' headers."""
+
+    has_screen_content: int
+    """0, 1, or 2: each frame says so itself."""
+    has_integer_motion: int
+    """The same."""
+    order_bits: int
+
+
+class _Bits:
+    """Bits of a unit, the highest first."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = data, 0
+
+    def take(self, count: int) -> int:
+        """The next bits as a number. Raises IndexError where there are not as many."""
+        value = 0
+        for at in range(self._at, self._at + count):
+            value = value << 1 | self._data[at >> 3] >> (7 - (at & 7)) & 1
+        self._at += count
+        return value
+
+
+def _av1_units(data: bytes) -> list[tuple[int, bytes]] | None:
+    """Type and bytes, header included, of each unit; None where they don't fill the packet or belong to layers."""
+    found, at = [], 0
+    while at < len(data):
+        header, start = data[at], at
+        if header & 0x84:  # the first bit is zero; an extension tells the layer
+            return None
+        if header & 2:
+            try:
+                size, at = _leb128(data, at + 1)
+            except IndexError:
+                return None
+            at += size
+        else:
+            at = len(data)
+        if at > len(data):
+            return None
+        found.append((header >> 3 & 15, data[start:at]))
+    return found
+
+
+def _payload(unit: bytes) -> bytes:
+    return unit[_leb128(unit, 1)[1] :] if unit[0] & 2 else unit[1:]
+
+
+def _leb128(data: bytes, at: int) -> tuple[int, int]:
+    """A number in groups of seven bits, the lowest first, and the position behind it."""
+    value = 0
+    for group in range(8):
+        value |= (data[at] & 127) << 7 * group
+        at += 1
+        if not data[at - 1] & 128:
+            break
+    return value, at
+
+
+def _av1_sequence(bits: _Bits) -> _Av1Sequence | None:
+    """A sequence header; None where its frames' headers hold more than is read here: still pictures, frame numbers, decoder models."""
+    bits.take(3 + 1)  # profile, still picture
+    if bits.take(1):  # reduced header
+        return None
+    if bits.take(1):  # timing
+        bits.take(32 + 32)
+        if bits.take(1):
+            num_zeros = 0
+            while not bits.take(1):
+                num_zeros += 1
+            bits.take(num_zeros)
+        if bits.take(1):  # decoder model
+            return None
+    has_delays = bits.take(1)
+    for _ in range(bits.take(5) + 1):  # operating points
+        bits.take(12)
+        if bits.take(5) > 7:
+            bits.take(1)
+        if has_delays and bits.take(1):
+            bits.take(4)
+    width_bits, height_bits = bits.take(4) + 1, bits.take(4) + 1
+    bits.take(width_bits + height_bits)
+    if bits.take(1):  # frames are numbered, and a number must not be missing
+        return None
+    bits.take(3 + 4)  # large blocks, two intra filters; four inter tools
+    has_order = bits.take(1)
+    bits.take(2 * has_order)
+    has_screen_content = 2 if bits.take(1) else bits.take(1)
+    has_integer_motion = 2
+    if has_screen_content and not bits.take(1):
+        has_integer_motion = bits.take(1)
+    return _Av1Sequence(
+        has_screen_content=has_screen_content,
+        has_integer_motion=has_integer_motion,
+        order_bits=bits.take(3) + 1 if has_order else 0,
+    )
+
+
+def _refreshes(bits: _Bits, sequence: _Av1Sequence) -> bool:
+    """Whether a frame leaves anything behind, by its header; true for one that shows an earlier frame, which may be a key frame."""
+    if bits.take(1):
+        return True
+    frame_type, is_shown = bits.take(2), bits.take(1)
+    if not is_shown:
+        bits.take(1)
+    if frame_type == 3 or (frame_type == 0 and is_shown):  # switch frames, shown key frames
+        return True
+    is_resilient = bits.take(1)
+    bits.take(1)  # probabilities stay
+    has_screen_content = bits.take(1) if sequence.has_screen_content == 2 else sequence.has_screen_content
+    if has_screen_content and sequence.has_integer_motion == 2:
+        bits.take(1)
+    bits.take(1 + sequence.order_bits)  # a size of its own, its place in the order
+    if frame_type == 1 and not is_resilient:
+        bits.take(3)
+    return bits.take(8) != 0

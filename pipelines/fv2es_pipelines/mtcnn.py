@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from fv2es_pipelines.area import Sums, area_resize, cells, num_sums, pooled_boxes, pooled_cells, summed
+from fv2es_pipelines.area import Scratch, Sums, area_resize, cells, num_sums, pooled_boxes, pooled_cells, summed
 from fv2es_pipelines.boxes import Boxes, moved, pixel_bounds, squared, suppressed
 from fv2es_pipelines.constants import (
     DETECTOR_CELL_PX,
@@ -39,7 +39,7 @@ _MAX_TABLE_PX = 9_000_000
 as slowly."""
 _MAX_TABLES_PX = 2_100_000
 """Most pixels of pictures whose sums are held at once, where there are several: one of 1080p, nine of 360p."""
-_MAX_LEVEL_PX = 250_000
+_MAX_LEVEL_PX = 100_000
 """Most pixels that P-Net takes at once; it needs about 200 bytes for each."""
 _MIN_BAND_BOXES = 8
 """From so many boxes in a band of a large picture on, the sums of the band cost less than those of each box."""
@@ -173,6 +173,7 @@ class Detector:
         """
         self.settings = settings or DetectorSettings()
         self._memory = np.empty(0, np.uint32)  # for sums, kept from call to call
+        self._scratch = Scratch()
         self._pnet, self._rnet, self._onet = (
             _session(directory / f"{name}.onnx", threads) for name in ("pnet", "rnet", "onet")
         )
@@ -245,11 +246,12 @@ class Detector:
     def _copies(self, pictures: Sequence[Picture], search: Search) -> "list[_Copy]":
         """The pictures at the size of a search. Copies that were made before are no longer valid."""
         if search.num_px > _MAX_TABLE_PX:
-            return [_LargeCopy(picture, search, self._sums(4 * _MAX_TABLES_PX)) for picture in pictures]
+            memory = self._sums(4 * _MAX_TABLES_PX)
+            return [_LargeCopy(picture, search, memory, self._scratch) for picture in pictures]
         size = num_sums(*search.size_px)
         memory = self._sums(size * len(pictures))
         return [
-            _SummedCopy(summed(picture.scaled(*search.size_px), memory[number * size :]))
+            _SummedCopy(summed(picture.scaled(*search.size_px), memory[number * size :]), self._scratch)
             for number, picture in enumerate(pictures)
         ]
 
@@ -281,18 +283,23 @@ class Detector:
         """Add what P-Net finds on one level of every picture. Large levels go through it in bands, which changes nothing."""
         num_rows = -(-(height - 2) // DETECTOR_STRIDE_PX) - _MARGIN_CELLS  # of windows
         reach = DETECTOR_CELL_PX - DETECTOR_STRIDE_PX  # by which a window goes beyond its stride
-        most_rows = min(_MAX_LEVEL_PX // (len(copies) * width), *(copy.max_rows(height) for copy in copies))
+        most_rows = min(_MAX_LEVEL_PX // width, *(copy.max_rows(height) for copy in copies))
         step = num_rows if most_rows >= height else max(reach, (most_rows - reach) // DETECTOR_STRIDE_PX)
+        together = max(1, _MAX_LEVEL_PX // (width * height))  # pictures
         hits: list[list[_Hits]] = [[] for _ in copies]
-        for first in range(0, num_rows, step):
-            last = min(first + step, num_rows)
+        for first, start in itertools.product(range(0, num_rows, step), range(0, len(copies), together)):
+            last, few = min(first + step, num_rows), copies[start : start + together]
             rows = slice(first * DETECTOR_STRIDE_PX, height if last == num_rows else last * DETECTOR_STRIDE_PX + reach)
-            level = np.stack([copy.level(width, height, rows) for copy in copies])  # [F, 3, h, w]
-            probability, offsets = self._pnet.run(["probability", "offsets"], {"images": _normalised(level)})
+            level = self._scratch.floats("level", len(few), 3, rows.stop - rows.start, width)
+            for copy, into in zip(few, level, strict=True):
+                copy.level(width, height, rows, into)
+            level -= np.float32(DETECTOR_MEAN)
+            level *= np.float32(DETECTOR_SCALE)
+            probability, offsets = self._pnet.run(["probability", "offsets"], {"images": level})
             for frame, found in enumerate(probability >= self.settings.thresholds[0]):  # found [h', w']
                 row, column = np.nonzero(found)
                 if len(row):
-                    hits[frame].append(
+                    hits[start + frame].append(
                         _Hits(
                             corners=np.stack([column, row + first], axis=1) * DETECTOR_STRIDE_PX,
                             scores=probability[frame, row, column],
@@ -380,8 +387,8 @@ class _Copy(ABC):
         """Most rows of a level of that height that should be asked for at once."""
 
     @abstractmethod
-    def level(self, width_px: int, height_px: int, rows: slice) -> npt.NDArray[np.float32]:
-        """Some rows of the copy pooled to a size: float32 [3, rows, width_px]."""
+    def level(self, width_px: int, height_px: int, rows: slice, out: npt.NDArray[np.float32]) -> None:
+        """Some rows of the copy pooled to a size, into float32 [3, rows, width_px]."""
 
     @abstractmethod
     def squares(self, boxes: npt.NDArray[np.int64], side_px: int) -> npt.NDArray[np.float32]:
@@ -409,27 +416,28 @@ def _keys(boxes: npt.NDArray[np.int64], side_px: int) -> list[tuple[int, ...]]:
 class _SummedCopy(_Copy):
     """A small copy: the sums of all its pixels."""
 
-    def __init__(self, table: Sums) -> None:
+    def __init__(self, table: Sums, scratch: Scratch) -> None:
         super().__init__((table.shape[2] - 1, table.shape[0] - 1))
-        self._table = table
+        self._table, self._scratch = table, scratch
 
     def max_rows(self, height_px: int) -> int:
         return height_px
 
-    def level(self, width_px: int, height_px: int, rows: slice) -> npt.NDArray[np.float32]:
+    def level(self, width_px: int, height_px: int, rows: slice, out: npt.NDArray[np.float32]) -> None:
         top, bottom = cells(self.size_px[1], height_px)
-        return pooled_cells(self._table, rows=(top[rows], bottom[rows]), columns=cells(self.size_px[0], width_px))
+        columns = cells(self.size_px[0], width_px)
+        pooled_cells(self._table, rows=(top[rows], bottom[rows]), columns=columns, out=out, scratch=self._scratch)
 
     def squares(self, boxes: npt.NDArray[np.int64], side_px: int) -> npt.NDArray[np.float32]:
-        return pooled_boxes(self._table, boxes, side_px)
+        return pooled_boxes(self._table, boxes, side_px, self._scratch)
 
 
 class _LargeCopy(_Copy):
     """A copy whose sums would fill too much memory: they are made for the part that is asked for, each time anew."""
 
-    def __init__(self, picture: Picture, search: Search, memory: Sums) -> None:
+    def __init__(self, picture: Picture, search: Search, memory: Sums, scratch: Scratch) -> None:
         super().__init__(search.size_px)
-        self._memory = memory
+        self._memory, self._scratch = memory, scratch
         whole = (picture.width_px, picture.height_px) == self.size_px
         self._picture = picture if whole else ArrayPicture(picture.scaled(*self.size_px))
         self._band_px = max(1, _MAX_TABLES_PX // 2 // self.size_px[0])  # rows whose sums fit well into the memory
@@ -437,12 +445,13 @@ class _LargeCopy(_Copy):
     def max_rows(self, height_px: int) -> int:
         return self._band_px * height_px // self.size_px[1]
 
-    def level(self, width_px: int, height_px: int, rows: slice) -> npt.NDArray[np.float32]:
+    def level(self, width_px: int, height_px: int, rows: slice, out: npt.NDArray[np.float32]) -> None:
         width, height = self.size_px
         top, bottom = (edge[rows] for edge in cells(height, height_px))
         first = int(top[0])
         table = self._summed(0, first, width, int(bottom[-1]))
-        return pooled_cells(table, rows=(top - first, bottom - first), columns=cells(width, width_px))
+        columns = cells(width, width_px)
+        pooled_cells(table, rows=(top - first, bottom - first), columns=columns, out=out, scratch=self._scratch)
 
     def squares(self, boxes: npt.NDArray[np.int64], side_px: int) -> npt.NDArray[np.float32]:
         result = np.empty((3, len(boxes), side_px, side_px), np.float32)
@@ -450,7 +459,7 @@ class _LargeCopy(_Copy):
             left, top = boxes[band, :2].min(axis=0).tolist()
             right, bottom = boxes[band, 2:].max(axis=0).tolist()
             table = self._summed(left, top, right, bottom)
-            result[:, band] = pooled_boxes(table, boxes[band] - (left, top, left, top), side_px)
+            result[:, band] = pooled_boxes(table, boxes[band] - (left, top, left, top), side_px, self._scratch)
         return result
 
     def _bands(self, boxes: npt.NDArray[np.int64]) -> Iterator[list[int]]:

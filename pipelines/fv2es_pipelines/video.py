@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import av
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from fv2es_pipelines.bitstream import Av1Thinner
 from fv2es_pipelines.clip import OpenClip
 from fv2es_pipelines.constants import TIMESTAMP_TOLERANCE_S
 from fv2es_pipelines.picture import DecodedPicture, RgbConverter
@@ -92,6 +94,7 @@ class PictureReader:
         context.thread_count = bounded_threads(self._threads, context.width, context.height)
         context.thread_type = "AUTO"
         can_leave_out = context.codec.canonical_name in _SKIPPING_CODECS
+        thinner = Av1Thinner(context.extradata) if context.codec.canonical_name == "av1" else None
         skipped = 0
         for packet, need in zip(packets, plan.needs, strict=True):
             if need == SKIP:
@@ -103,8 +106,13 @@ class PictureReader:
             skipped = 0
             if can_leave_out:
                 context.skip_frame = "DEFAULT" if need == SHOW else "NONREF"
+            given: Packet[VideoStream] | None = packet
+            if thinner is not None:
+                given = _thinned(packet, thinner, is_seen=need == SHOW)
+                if given is None:
+                    continue
             try:
-                frames = context.decode(packet)
+                frames = context.decode(given)
             except av.FFmpegError:
                 self.errors += 1
                 continue
@@ -125,6 +133,22 @@ class PictureReader:
         for frame in frames:
             self.errors += frame.is_corrupt
             yield frame
+
+
+def _thinned(packet: Packet[VideoStream], thinner: Av1Thinner, *, is_seen: bool) -> Packet[VideoStream] | None:
+    """The packet, where it is not to be seen without frames that no other needs; None where nothing is left."""
+    data = bytes(packet)
+    if is_seen:
+        thinner.seen(data)
+        return packet
+    left = thinner.thinned(data)
+    if len(left) == len(data):
+        return packet
+    if not left:
+        return None
+    thin = cast("Packet[VideoStream]", Packet(left))
+    thin.pts, thin.dts, thin.duration, thin.time_base = packet.pts, packet.dts, packet.duration, packet.time_base
+    return thin
 
 
 def bounded_threads(threads: int, width_px: int, height_px: int) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from fv2es_builders.assets import detector_weights
-from fv2es_builders.detector import NETS, DetectorNet, onnx_from_detector
+from fv2es_builders.detector import NETS, DetectorNet, _Prelu, onnx_from_detector
 from fv2es_builders.errors import AssetError
 
 
@@ -68,6 +68,16 @@ def test_pooling_before_the_curve_changes_nothing(name, height, width):
         torch.testing.assert_close(
             DetectorNet(name).features(torch.from_numpy(images)), plain_features(name, images), rtol=1e-5, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("slopes", [[-0.7, 0.0, 0.3, 1.0], [1.0, 1.5, 40.0], [-2.0, 0.1, 1.2]])
+@pytest.mark.parametrize("num_axes", [0, 2])
+def test_prelu_of_plain_operators_is_the_same_to_the_last_bit(slopes, num_axes):
+    shape = (5, len(slopes), *[7] * num_axes)
+    x = torch.from_numpy(np.random.default_rng(1).normal(size=shape).astype(np.float32))
+    x[0] = 0
+    own = torch.tensor(slopes)
+    torch.testing.assert_close(_Prelu(own, num_axes=num_axes)(x), functional.prelu(x, own), rtol=0, atol=0)
 
 
 def test_onet_knows_a_face(run, golden):

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 import nasty_media
+from fv2es import cutting
 from fv2es.cutting import ClipRule, CutReport, cut
 from fv2es.source import probe
 from fv2es.stills import PICTURE_STEP_S, TIMESTAMP_TOLERANCE_S, looked_at
 from fv2es.utterances import Utterance, UtteranceRule, plan_utterances
+from fv2es.window import PacketWindow
 from fv2es_pipelines import constants
 from fv2es_pipelines.sampling import sample_times
 
@@ -132,6 +134,109 @@ def test_utterances_that_overlap_stay_together(tmp_path):
     missed = [note for note in report.notes if "overlap too many others" in note]
     if len(clips) > 2:  # max_length_s parted them: then it is said
         assert missed
+
+
+def compare(path, clips):
+    """Every clip shows the pixels of the source at the sampled times; the codecs of the clips' pictures."""
+    codecs = []
+    for clip in clips:
+        times_s = looked_at(clip.utterances)
+        assert shown(io.BytesIO(clip.data), times_s) == shown(str(path), times_s)
+        with av.open(io.BytesIO(clip.data)) as container:
+            codecs += [each.codec_context.name for each in container.streams.video]
+    return codecs
+
+
+def spaced(*spans_s):
+    return [Utterance(index=at, start_s=start_s, end_s=end_s) for at, (start_s, end_s) in enumerate(spans_s)]
+
+
+@pytest.fixture(scope="module")
+def minutes(tmp_path_factory):
+    """Four minutes on one key picture."""
+    return nasty_media.write_media(
+        tmp_path_factory.mktemp("films") / "minutes.mp4",
+        duration_s=240.0,
+        gop=1_000_000,
+        size=(64, 48),
+        fps=Fraction(10),
+        options={"x264-params": "scenecut=0:keyint=infinite:bframes=3"},
+    )
+
+
+def test_a_long_pause_without_key_pictures_costs_none(minutes, monkeypatch):
+    """Four minutes take 400 kB here: bounds are as much smaller, so that the pause goes far beyond them."""
+    rule = ClipRule(target_bytes=20_000, max_bytes=20_000, limit_bytes=50_000)
+    assert minutes.stat().st_size > 5 * rule.limit_bytes
+    most, add = [0], PacketWindow.add
+
+    def watched(window, coded):
+        add(window, coded)
+        most[0] = max(most[0], window.num_video_bytes)
+
+    monkeypatch.setattr(PacketWindow, "add", watched)
+    utterances = spaced((1.0, 4.0), (231.2, 234.0), (236.0, 239.5))
+    report = CutReport()
+    clips = list(cut(probe(minutes), utterances, rule, report))
+    assert [each for clip in clips for each in clip.utterances] == utterances
+    codecs = compare(minutes, clips)
+    assert (codecs[0], set(codecs[1:])) == ("h264", {"ffv1"})
+    (note,) = report.notes
+    assert "were decoded here" in note
+    assert most[0] < rule.max_bytes + 10_000, "what is held is bounded"
+
+
+def test_many_small_pictures_are_bounded_too(minutes, monkeypatch):
+    monkeypatch.setattr(cutting, "MOST_PICTURES", 400)
+    most, add = [0], PacketWindow.add
+
+    def watched(window, coded):
+        add(window, coded)
+        most[0] = max(most[0], window.num_pictures)
+
+    monkeypatch.setattr(PacketWindow, "add", watched)
+    utterances = spaced((1.0, 4.0), (231.2, 234.0))
+    clips = list(cut(probe(minutes), utterances))
+    assert compare(minutes, clips) == ["h264", "ffv1"]
+    assert most[0] <= 402
+
+
+@pytest.mark.parametrize(("video", "gop"), [("mjpeg", 1), ("libx264", 1_000_000)])
+def test_an_utterance_of_too_many_bytes_is_decoded(tmp_path, video, gop):
+    path = nasty_media.write_media(
+        tmp_path / "large.mkv",
+        video=video,
+        duration_s=20.0,
+        size=(64, 48),
+        gop=gop,
+        fps=Fraction(50),
+        options={"qp": "4", "x264-params": "scenecut=0:keyint=infinite"} if video == "libx264" else None,
+    )
+    utterances = spaced((1.2, 9.2), (10.0, 12.0), (11.0, 13.0), (14.0, 20.0))
+    size = path.stat().st_size
+    rule = ClipRule(target_bytes=size // 20, max_bytes=size // 20, limit_bytes=size // 4)
+    report = CutReport()
+    clips = list(cut(probe(path), utterances, rule, report))
+    assert [each for clip in clips for each in clip.utterances] == utterances
+    assert "ffv1" in compare(path, clips)
+    assert all("were decoded here" in note for note in report.notes)
+
+
+def test_a_key_picture_in_the_pause_ends_decoding(tmp_path):
+    path = nasty_media.write_media(
+        tmp_path / "keys.mp4",
+        duration_s=90.0,
+        gop=700,
+        size=(64, 48),
+        fps=Fraction(10),
+        options={"x264-params": "scenecut=0:bframes=3"},
+    )
+    rule = ClipRule(target_bytes=20_000, max_bytes=20_000, limit_bytes=50_000)
+    utterances = spaced((1.0, 3.0), (71.0, 73.0), (85.0, 88.0))  # the second key picture lies at 70 s
+    report = CutReport()
+    clips = list(cut(probe(path), utterances, rule, report))
+    assert [each for clip in clips for each in clip.utterances] == utterances
+    assert compare(path, clips)[:2] == ["h264", "h264"]
 
 
 def test_pictures_without_loss_over_the_limit_are_named(tmp_path):

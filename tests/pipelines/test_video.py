@@ -10,6 +10,7 @@ import pytest
 from clips import NUM_PICTURES, number_of, write_film
 
 import nasty_media
+from fv2es_pipelines.bitstream import Av1Thinner
 from fv2es_pipelines.clip import MediaLimits, OpenClip, open_clip
 from fv2es_pipelines.video import PictureReader, bounded_threads, plan_packets
 
@@ -100,6 +101,43 @@ def test_gives_the_very_pictures_of_a_plain_decode_of_real_films(shared_media):
         with open_clip(path.read_bytes()) as clip:
             seen = {one.pts_s: digest(one.picture._frame) for one in PictureReader(clip, np.array(times_s))}
         assert seen == {time_s: plain[time_s] for time_s in {max(t for t in plain if t <= w) for w in times_s}}
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        "pred-struct=2:hierarchical-levels=4",
+        "pred-struct=2:hierarchical-levels=3:enable-overlays=1",
+        "pred-struct=1",
+        "scm=1:film-grain=10",
+    ],
+)
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+def test_frames_of_av1_that_no_other_needs_change_nothing(tmp_path, parameters, ending):
+    path = nasty_media.write_media(
+        tmp_path / f"film.{ending}",
+        video="libsvtav1",
+        audio=None,
+        duration_s=5.0,
+        gop=60,
+        size=(192, 128),
+        options={"preset": "8", "svtav1-params": parameters},
+    )
+    with av.open(path) as container:
+        plain = {round(frame.time, 3): digest(frame) for frame in container.decode(video=0)}
+    times_s = np.arange(0.1, 5.0, 0.5)
+    with open_clip(path.read_bytes()) as clip:
+        seen = {round(one.pts_s, 3): digest(one.picture._frame) for one in PictureReader(clip, times_s)}
+    assert seen == {time_s: plain[time_s] for time_s in {max(t for t in plain if t <= w + 1e-3) for w in times_s}}
+    with av.open(path) as container:
+        thinner = Av1Thinner(container.streams.video[0].codec_context.extradata)
+        whole = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    thin = [thinner.thinned(data) for data in whole]
+    if "pred-struct=1" not in parameters:
+        assert sum(one != data for one, data in zip(thin, whole, strict=True)) > 25, "frames at the top of the pyramid"
+    for data in whole:
+        for stop in (0, 1, 2, len(data) // 2, len(data) - 1):
+            assert len(thinner.thinned(data[:stop])) <= stop, "broken off anywhere"
 
 
 def digest(frame):
