@@ -12,8 +12,8 @@ import pytest
 
 from fv2es.embedded import DIES_WITH_PARENT, GATE_COMMAND
 from fv2es.gate import Gate
+from fv2es.headers import SMALL_REQUEST
 from fv2es.turns import TurnRule, Turns
-from fv2es.wire import SMALL_REQUEST
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 
