@@ -39,7 +39,7 @@ _MAX_TABLE_PX = 9_000_000
 as slowly."""
 _MAX_TABLES_PX = 2_100_000
 """Most pixels of pictures whose sums are held at once, where there are several: one of 1080p, nine of 360p."""
-_MAX_LEVEL_PX = 250_000
+_MAX_LEVEL_PX = 100_000
 """Most pixels that P-Net takes at once; it needs about 200 bytes for each."""
 _MIN_BAND_BOXES = 8
 """From so many boxes in a band of a large picture on, the sums of the band cost less than those of each box."""
@@ -265,7 +265,12 @@ class Detector:
         """Faces of each picture of the size of `picture`, given as copies of the search's size; adds to `proposals`."""
         width, height = picture.width_px, picture.height_px
         for scale in search.scales:
-            self._propose(copies, proposals, scale, int(width * scale + 1), int(height * scale + 1))
+            level_width, level_height = int(width * scale + 1), int(height * scale + 1)
+            most = max(
+                1, _MAX_LEVEL_PX // (level_width * level_height)
+            )  # whole levels rather than bands, which overlap
+            for few in (slice(start, start + most) for start in range(0, len(copies), most)):
+                self._propose(copies[few], proposals[few], scale, level_width, level_height)
         candidates = self._refined(copies, _merged(proposals), width, height)
         faces: list[list[Face]] = [[] for _ in copies]
         for frame, boxes, scores in self._output(copies, candidates, width, height):
@@ -570,4 +575,5 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_mem_pattern = False  # levels have many shapes, and a plan of memory would be kept for each
+    options.enable_cpu_mem_arena = False  # would keep 80 MB of them between requests, where `trim_heap` can't reach it
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
