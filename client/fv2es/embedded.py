@@ -332,6 +332,7 @@ class EmbeddedServer:
             f"--backend-config=python,shm-growth-byte-size={SHARED_MEMORY_BYTES}",
             "--disable-auto-complete-config",
             f"--exit-timeout-secs={DRAIN_S}",
+            "--grpc-infer-allocation-pool-size=1",  # of eight requests that were answered it would keep the bytes
         ]
         for name, port in (("http", self.http_port), ("grpc", self._inner_port), ("metrics", self.metrics_port)):
             command += [f"--{name}-address={LOOPBACK}", f"--{name}-port={port}"]
