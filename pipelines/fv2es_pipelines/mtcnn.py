@@ -33,7 +33,8 @@ from fv2es_pipelines.picture import Picture, Rgb
 
 _LEVEL_OVERLAP, _FRAME_OVERLAP, _REFINED_OVERLAP, _FINAL_OVERLAP = 0.5, 0.7, 0.7, 0.7  # facenet-pytorch's detect_face
 _MARGIN_CELLS = 4  # windows that are missing at the end of a level, beside those of its last two pixels: see `Detector`
-_MAX_CROPS = 256
+_MAX_CROPS = 64
+"""Most crops that R-Net or O-Net takes at once; O-Net's first layer and its activation make 540 kB of each."""
 _MAX_TABLE_PX = 9_000_000
 """Largest picture of which all sums are held, 12 bytes a pixel: 4K. Those of larger ones are made again for each band, eight times
 as slowly."""
