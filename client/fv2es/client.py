@@ -16,13 +16,14 @@ from fv2es.conversation import Conversation, Rules
 from fv2es.cutting import ClipRule
 from fv2es.embedded import EmbeddedServer
 from fv2es.errors import Fv2esError
+from fv2es.headers import SMALL_REQUEST, client_headers
 from fv2es.journal import Journal
 from fv2es.result import ModelInfo, Result
 from fv2es.scoring import Item
 from fv2es.speech import SpeechRule
 from fv2es.track import TrackRule
 from fv2es.utterances import UtteranceRule
-from fv2es.wire import CHANNEL_ARGUMENTS, CONNECT_TIMEOUT_S, SMALL_REQUEST, client_headers, error_from_status
+from fv2es.wire import CHANNEL_ARGUMENTS, CONNECT_TIMEOUT_S, error_from_status
 
 T = TypeVar("T")
 

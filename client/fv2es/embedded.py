@@ -52,6 +52,12 @@ GATE_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "262144"}
 """Clips of all clients go through the gate: their bytes go back to the system when they are through."""
 
 
+TRITON_ENVIRONMENT = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "4194304"}
+"""Where the user's own does not say otherwise. The C library keeps freed memory in up to 8 pools for each core; requests of any thread
+shall find it in few, and clips go back to the system. Workers, which are not to ask the system for each picture, set this anew for
+themselves, see `fv2es_pipelines.adapter.settle_heap`."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TritonInstallation:
     """Where the parts of the embedded Triton lie."""
@@ -323,9 +329,8 @@ class EmbeddedServer:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "LD_LIBRARY_PATH": os.pathsep.join(map(str, self.installation.libraries)),
             "CUDA_VISIBLE_DEVICES": "",
-            # The C library keeps freed memory in up to 8 pools for each core; requests of any thread shall find it in few.
-            "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2"),
         }
+        environment = TRITON_ENVIRONMENT | environment
         command = [
             str(self.installation.server),
             f"--model-repository={self.repository}",
@@ -335,6 +340,7 @@ class EmbeddedServer:
             f"--backend-config=python,shm-growth-byte-size={SHARED_MEMORY_BYTES}",
             "--disable-auto-complete-config",
             f"--exit-timeout-secs={DRAIN_S}",
+            "--grpc-infer-allocation-pool-size=1",  # of eight requests that were answered it would keep the bytes
         ]
         for name, port in (("http", self.http_port), ("grpc", self._inner_port), ("metrics", self.metrics_port)):
             command += [f"--{name}-address={LOOPBACK}", f"--{name}-port={port}"]

@@ -19,9 +19,9 @@ from typing import Any, Final
 
 import grpc
 
+from fv2es.headers import CLIENT_HEADER, SMALL_BYTES, SMALL_HEADER
 from fv2es.pulse import say_busy
 from fv2es.turns import TurnedAway, TurnRule, Turns
-from fv2es.wire import CLIENT_HEADER, SMALL_BYTES, SMALL_HEADER
 
 _INFER: Final = "/inference.GRPCInferenceService/ModelInfer"
 _STREAM: Final = "/inference.GRPCInferenceService/ModelStreamInfer"

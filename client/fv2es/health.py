@@ -11,7 +11,8 @@ import numpy as np
 import tritonclient.grpc as triton
 
 from fv2es.errors import Fv2esError
-from fv2es.wire import CHANNEL_ARGUMENTS, SMALL_REQUEST, decode_response, encode_request, error_from_status
+from fv2es.headers import SMALL_REQUEST
+from fv2es.wire import CHANNEL_ARGUMENTS, decode_response, encode_request, error_from_status
 
 PROBE_TIMEOUT_S = 30.0
 

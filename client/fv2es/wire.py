@@ -1,7 +1,6 @@
 """What goes over gRPC: requests to and answers of the model `emotion`, and Triton's failures as typed errors."""
 
 import json
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,19 +42,6 @@ CHANNEL_ARGUMENTS = (
 )
 """For every channel. Given arguments replace those of tritonclient, so its unlimited messages are said again; gRPC's own
 waits between tries to connect grow to two minutes, a restarted server would be found long after it is back."""
-
-CLIENT_HEADER = "fv2es-client"
-"""Names the client that sends a clip: an embedded server serves those that wait in turn."""
-SMALL_HEADER = "fv2es-small"
-"""Marks requests that need not wait where clips do: proofs of health and small questions, of up to `SMALL_BYTES`."""
-SMALL_BYTES = 4_000_000
-SMALL_REQUEST = {SMALL_HEADER: "1"}
-
-
-def client_headers() -> dict[str, str]:
-    """Headers of one client's clips."""
-    return {CLIENT_HEADER: uuid.uuid4().hex}
-
 
 _OUTPUTS = {
     "LOGITS": 2,

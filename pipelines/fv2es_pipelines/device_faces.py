@@ -6,10 +6,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from fv2es_pipelines.clip import MediaLimits, checked_utterances
 from fv2es_pipelines.constants import DETECTOR_CELL_PX
 from fv2es_pipelines.faces import FaceBatch, FaceExtractor, Look, face_batch, face_crop, wanted_times
 from fv2es_pipelines.frames import View
+from fv2es_pipelines.limits import MediaLimits, checked_utterances
 from fv2es_pipelines.mtcnn import ArrayPicture, Detector, DetectorSettings, Face
 from fv2es_pipelines.picture import Rgb
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from fv2es_pipelines.adapter import Arrays, ModelFolder, Worker, trim_heap
-from fv2es_pipelines.errors import PipelineError
+from fv2es_pipelines.errors import MissingWeights, PipelineError
 from fv2es_pipelines.rows import distinct_rows, row_lengths, shares
 
 Array = np.ndarray[Any, Any]
@@ -42,10 +42,6 @@ def exact_int8(options: onnxruntime.SessionOptions, processor: Path = Path("/pro
         options.add_session_config_entry("session.x64quantprecision", "1")
 
 
-class MissingWeights(PipelineError):
-    """A model's folder holds no weights, or other weights than the model needs."""
-
-
 class Engine:
     """One ONNX file, ready to run.
 
@@ -74,6 +70,7 @@ class Engine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads - self.num_runs + 1  # each run brings a thread of its own
         options.inter_op_num_threads = 1
+        options.enable_mem_pattern = False  # a plan of memory would be kept for each number and length of rows
         # Several engines share the cores: a waiting thread must sleep, not spin.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         exact_int8(options)

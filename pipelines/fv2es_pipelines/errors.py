@@ -90,3 +90,7 @@ class NotOnDevice(PipelineError):
     def __init__(self, reason: str, message: str) -> None:
         self.reason = reason
         super().__init__(f"{message}; the pictures are decoded on the CPU")
+
+
+class MissingWeights(PipelineError):
+    """A model's folder holds no weights, or other weights than the model needs."""

@@ -9,14 +9,16 @@ import numpy.typing as npt
 
 from fv2es_pipelines.area import area_resize
 from fv2es_pipelines.boxes import face_region
-from fv2es_pipelines.clip import ClipBytes, MediaLimits, checked_utterances, open_clip
+from fv2es_pipelines.clip import ClipBytes, open_clip
 from fv2es_pipelines.constants import FACE_SIZE_PX, FRAME_STEP_S
+from fv2es_pipelines.limits import MediaLimits, checked_utterances
 from fv2es_pipelines.mtcnn import Detector, Face
 from fv2es_pipelines.picture import Picture, Rgb
 from fv2es_pipelines.sampling import sample_times
 from fv2es_pipelines.video import ChosenPicture, PictureReader
 
-_MAX_CHUNK_BYTES = 16 * 2**20
+_MAX_CHUNK_BYTES = 6_000_000
+"""Decoded pictures that wait for the detector: two of 1080p, 18 of 360p. It takes no more of them at once where it looks closely."""
 _MAX_CHUNK_PICTURES = 32
 
 

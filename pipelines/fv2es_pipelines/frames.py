@@ -6,10 +6,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from fv2es_pipelines.clip import ClipBytes, MediaLimits, checked_utterances, open_clip
+from fv2es_pipelines.clip import ClipBytes, open_clip
 from fv2es_pipelines.errors import NotOnDevice
 from fv2es_pipelines.faces import wanted_times
 from fv2es_pipelines.frame_index import Device, DeviceVideo, decode_size, device_video, stand_in_video
+from fv2es_pipelines.limits import MediaLimits, checked_utterances
 from fv2es_pipelines.picture import Orientation
 
 NO_CLIP: Final = np.zeros(1, np.uint8)

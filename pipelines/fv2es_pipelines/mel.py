@@ -10,7 +10,7 @@ from nvidia.dali import fn, types
 from nvidia.dali.pipeline import Pipeline
 
 from fv2es_pipelines.audio import Wave, read_sound
-from fv2es_pipelines.clip import ClipBytes, MediaLimits, checked_utterances, open_clip
+from fv2es_pipelines.clip import ClipBytes, open_clip
 from fv2es_pipelines.constants import (
     FFT_LENGTH,
     HOP_LENGTH,
@@ -24,6 +24,7 @@ from fv2es_pipelines.constants import (
 )
 from fv2es_pipelines.dali_pipeline import empty_pipeline
 from fv2es_pipelines.frame_index import Device
+from fv2es_pipelines.limits import MediaLimits, checked_utterances
 from fv2es_pipelines.pieces import piece_places
 
 

@@ -33,7 +33,8 @@ from fv2es_pipelines.picture import Picture, Rgb
 
 _LEVEL_OVERLAP, _FRAME_OVERLAP, _REFINED_OVERLAP, _FINAL_OVERLAP = 0.5, 0.7, 0.7, 0.7  # facenet-pytorch's detect_face
 _MARGIN_CELLS = 4  # windows that are missing at the end of a level, beside those of its last two pixels: see `Detector`
-_MAX_CROPS = 256
+_MAX_CROPS = 64
+"""Most crops that R-Net or O-Net takes at once; O-Net's first layer and its activation make 540 kB of each."""
 _MAX_TABLE_PX = 9_000_000
 """Largest picture of which all sums are held, 12 bytes a pixel: 4K. Those of larger ones are made again for each band, eight times
 as slowly."""
@@ -267,7 +268,12 @@ class Detector:
         """Faces of each picture of the size of `picture`, given as copies of the search's size; adds to `proposals`."""
         width, height = picture.width_px, picture.height_px
         for scale in search.scales:
-            self._propose(copies, proposals, scale, int(width * scale + 1), int(height * scale + 1))
+            level_width, level_height = int(width * scale + 1), int(height * scale + 1)
+            most = max(
+                1, _MAX_LEVEL_PX // (level_width * level_height)
+            )  # whole levels rather than bands, which overlap
+            for few in (slice(start, start + most) for start in range(0, len(copies), most)):
+                self._propose(copies[few], proposals[few], scale, level_width, level_height)
         candidates = self._refined(copies, _merged(proposals), width, height)
         faces: list[list[Face]] = [[] for _ in copies]
         for frame, boxes, scores in self._output(copies, candidates, width, height):
@@ -579,4 +585,5 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_mem_pattern = False  # levels have many shapes, and a plan of memory would be kept for each
+    options.enable_cpu_mem_arena = False  # would keep 80 MB of them between requests, where `trim_heap` can't reach it
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

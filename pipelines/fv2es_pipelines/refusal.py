@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fv2es_pipelines.adapter import Arrays, Worker, one_by_one
-from fv2es_pipelines.clip import MediaLimits, checked_utterances
 from fv2es_pipelines.errors import PipelineError, Refused
+from fv2es_pipelines.limits import MediaLimits, checked_utterances
 
 log = logging.getLogger("fv2es_pipelines")
 

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fv2es_pipelines.audio import Wave, read_sound
-from fv2es_pipelines.clip import ClipBytes, MediaLimits, checked_utterances, open_clip
+from fv2es_pipelines.clip import ClipBytes, open_clip
 from fv2es_pipelines.constants import FFT_LENGTH, HOP_LENGTH, MIN_WAVE_SAMPLES, PIECE_FRAMES
+from fv2es_pipelines.limits import MediaLimits, checked_utterances
 from fv2es_pipelines.pieces import piece_places
 
 STRETCH_SAMPLES: Final = (PIECE_FRAMES - 1) * HOP_LENGTH + FFT_LENGTH

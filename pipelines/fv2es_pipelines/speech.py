@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fv2es_pipelines.audio import Wave, read_sound
-from fv2es_pipelines.clip import ClipBytes, MediaLimits, checked_utterances, open_clip
+from fv2es_pipelines.clip import ClipBytes, open_clip
 from fv2es_pipelines.constants import SAMPLE_RATE_HZ
 from fv2es_pipelines.errors import InvalidWords
+from fv2es_pipelines.limits import MediaLimits, checked_utterances
 
 PACKAGE_PREFIX: Final = "package:"
 MOST_THREADS: Final = 4

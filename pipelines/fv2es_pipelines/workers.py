@@ -1,31 +1,35 @@
-"""The workers of the media models: what `model_repository/*/1/model.py` loads, apart from the engines."""
+"""The workers of the media models: what `model_repository/*/1/model.py` loads, apart from the engines.
+
+A worker is a process of its own and imports what it needs alone, where it is loaded: PyAV, ONNX Runtime and DALI take 15 to 70 MB each,
+and the gpu profile's server has DALI as a backend alone.
+"""
+
+from __future__ import annotations  # names of types are imported for checking alone
 
 import json
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fv2es_pipelines import constants
 from fv2es_pipelines.adapter import Arrays, ModelFolder, Worker, one_by_one
-from fv2es_pipelines.clip import MediaLimits, checked_utterances
-from fv2es_pipelines.device_faces import DeviceFaceExtractor
-from fv2es_pipelines.engine import MissingWeights
-from fv2es_pipelines.errors import ClipTooLarge, WordsMismatch
-from fv2es_pipelines.faces import FaceExtractor, no_faces
-from fv2es_pipelines.frame_index import Device
-from fv2es_pipelines.frames import FramePlanner, View, refused_frames
-from fv2es_pipelines.mtcnn import ArrayPicture, Detector
+from fv2es_pipelines.errors import ClipTooLarge, MissingWeights, WordsMismatch
+from fv2es_pipelines.limits import MediaLimits, checked_utterances
 from fv2es_pipelines.plan_check import Machine, check_manifest
 from fv2es_pipelines.refusal import num_rows, raise_refusals, refusing, usable_utterances
-from fv2es_pipelines.sound import read_stretches, stretch_batch
 from fv2es_pipelines.specification import MAX_ROWS
-from fv2es_pipelines.speech import SpeechPipeline, settings_from
-from fv2es_pipelines.tokens import Tokenizer
+
+if TYPE_CHECKING:
+    from fv2es_pipelines.frame_index import Device
+    from fv2es_pipelines.mtcnn import Detector
 
 
 def load_faces(folder: ModelFolder) -> Worker:
     """CLIP, UTTERANCES -> FACES, FACE_INDEX, FACE_MASK, FRAME_*, VIDEO_ERRORS, FALLBACK_FRAMES, PICTURES_REFUSAL."""
+    from fv2es_pipelines.faces import FaceExtractor
+
     extractor = FaceExtractor(_warm_detector(folder))
     return refusing(
         lambda request: _within("FACES", extractor(request["CLIP"], request["UTTERANCES"]).to_arrays()),
@@ -35,6 +39,8 @@ def load_faces(folder: ModelFolder) -> Worker:
 
 
 def _no_faces(request: Arrays) -> Arrays:
+    from fv2es_pipelines.faces import no_faces
+
     return no_faces(num_rows(request["UTTERANCES"])).to_arrays()
 
 
@@ -51,6 +57,8 @@ def _within(name: str, arrays: Arrays) -> Arrays:
 
 
 def _warm_detector(folder: ModelFolder) -> Detector:
+    from fv2es_pipelines.mtcnn import ArrayPicture, Detector
+
     detector = Detector(folder.path)
     detector.largest_faces([ArrayPicture(np.zeros((64, 64, 3), np.uint8))])
     return detector
@@ -58,7 +66,6 @@ def _warm_detector(folder: ModelFolder) -> Detector:
 
 def load_mel(folder: ModelFolder) -> Worker:
     """CLIP, UTTERANCES -> PIECES, PIECE_INDEX, PIECE_MASK, AUDIO_ERRORS, SOUND_REFUSAL."""
-    # Only here: it brings DALI, which no other worker needs, and which the gpu profile's server has as a backend alone.
     from fv2es_pipelines.mel import MelGraph, MelPipeline, piece_batch
 
     del folder  # nothing is learnt here
@@ -72,12 +79,12 @@ def load_mel(folder: ModelFolder) -> Worker:
     )
 
 
-_DEVICES: Mapping[str, Device] = {"cpu": "cpu", "gpu": "gpu"}
-
-
 def load_frames(folder: ModelFolder) -> Worker:
     """CLIP, UTTERANCES -> VIDEO, FRAMES, SIZE, PICTURE_TIMES, SAMPLE_PICTURE, VIEW, REST, FRAMES_REFUSAL."""
-    planner = FramePlanner(device=_DEVICES[folder.parameters["device"]])
+    from fv2es_pipelines.frames import FramePlanner, refused_frames
+
+    devices: Mapping[str, Device] = {"cpu": "cpu", "gpu": "gpu"}
+    planner = FramePlanner(device=devices[folder.parameters["device"]])
     return refusing(
         lambda request: planner(request["CLIP"], request["UTTERANCES"]).to_arrays(),
         lambda request: refused_frames(usable_utterances(request["UTTERANCES"])).to_arrays(),
@@ -87,6 +94,9 @@ def load_frames(folder: ModelFolder) -> Worker:
 
 def load_device_faces(folder: ModelFolder) -> Worker:
     """UTTERANCES, PICTURES, PICTURE_TIMES, SAMPLE_PICTURE, VIEW, REST, FRAMES_REFUSAL -> as `load_faces`."""
+    from fv2es_pipelines.device_faces import DeviceFaceExtractor
+    from fv2es_pipelines.frames import View
+
     extractor = DeviceFaceExtractor(_warm_detector(folder))
 
     def answer(request: Arrays) -> Arrays:
@@ -106,6 +116,8 @@ def load_device_faces(folder: ModelFolder) -> Worker:
 
 def load_sound(folder: ModelFolder) -> Worker:
     """CLIP, UTTERANCES -> WAVES, WAVE_FRAMES, PIECE_INDEX, PIECE_MASK, AUDIO_ERRORS, SOUND_REFUSAL."""
+    from fv2es_pipelines.sound import read_stretches, stretch_batch
+
     del folder  # nothing is learnt here
     return refusing(
         lambda request: _within("WAVES", read_stretches(request["CLIP"], request["UTTERANCES"]).to_arrays()),
@@ -116,6 +128,8 @@ def load_sound(folder: ModelFolder) -> Worker:
 
 def load_tokenizer(folder: ModelFolder) -> Worker:
     """WORDS, UTTERANCES -> INPUT_IDS, ATTENTION_MASK, WORDS_MASK, WORDS_REFUSAL."""
+    from fv2es_pipelines.tokens import Tokenizer
+
     tokenizer = Tokenizer(folder.path / "tokenizer.json")
 
     def answer(request: Arrays) -> Arrays:
@@ -134,6 +148,8 @@ def load_speech(folder: ModelFolder) -> Worker:
 
     Without the packages or the model it loads all the same, and SPEECH_INFO says what is missing.
     """
+    from fv2es_pipelines.speech import SpeechPipeline, settings_from
+
     pipeline = SpeechPipeline(settings_from(folder.parameters, os.environ))
     return one_by_one(lambda request: pipeline(request["CLIP"], request["STRETCH"], request["LANGUAGE"][0]))
 

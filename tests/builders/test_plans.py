@@ -38,8 +38,8 @@ from fv2es_builders.plans import (
 )
 from fv2es_builders.precision import INT8_LIMITS, converter
 from fv2es_pipelines import specification
-from fv2es_pipelines.clip import MediaLimits
 from fv2es_pipelines.constants import FRAME_STEP_S, HOP_LENGTH, MAX_TOKENS, PIECE_FRAMES, SAMPLE_RATE_HZ
+from fv2es_pipelines.limits import MediaLimits
 
 pytestmark = pytest.mark.xdist_group("graphs")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 import grpc
 import pytest
 
+import fv2es
 from fv2es.embedded import DIES_WITH_PARENT, GATE_COMMAND
 from fv2es.gate import Gate
+from fv2es.headers import SMALL_REQUEST
 from fv2es.turns import TurnRule, Turns
-from fv2es.wire import SMALL_REQUEST
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 
@@ -141,3 +143,22 @@ def test_starts_beside_files_named_like_modules(tmp_path: Path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "--triton" in done.stdout
+
+
+def test_the_gate_loads_nothing_of_the_client_but_what_it_needs():
+    """77 MB with everything, 30 without."""
+    ran = subprocess.run(
+        [sys.executable, "-c", "import sys, fv2es.gate; print(*sys.modules)"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert {"numpy", "av", "tritonclient"}.isdisjoint(ran.stdout.split())
+    assert "grpc" in ran.stdout.split()
+
+
+def test_all_public_names_can_be_had():
+    assert all(getattr(fv2es, name) is not None for name in fv2es.__all__)
+    assert set(fv2es.__all__) <= set(dir(fv2es))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = fv2es.nothing

@@ -5,9 +5,10 @@ from clips import write_sound
 
 import nasty_media
 from fv2es_pipelines.audio import read_sound
-from fv2es_pipelines.clip import MediaLimits, checked_utterances, open_clip
+from fv2es_pipelines.clip import open_clip
 from fv2es_pipelines.constants import SAMPLE_RATE_HZ
 from fv2es_pipelines.errors import ClipTooLarge
+from fv2es_pipelines.limits import MediaLimits, checked_utterances
 
 
 def read(path, utterances_s=((0.0, 2.0),), **limits):

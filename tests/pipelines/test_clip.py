@@ -3,8 +3,9 @@ import pytest
 
 import nasty_media
 from fv2es_pipelines.audio import read_sound
-from fv2es_pipelines.clip import MediaLimits, checked_utterances, open_clip
+from fv2es_pipelines.clip import open_clip
 from fv2es_pipelines.errors import ClipTooLarge, InvalidUtterances, NotMedia, PipelineError, UnsupportedCodec
+from fv2es_pipelines.limits import MediaLimits, checked_utterances
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,8 @@ import pytest
 
 import nasty_media
 from fv2es_pipelines.audio import read_sound
-from fv2es_pipelines.clip import MediaLimits, checked_utterances, open_clip
+from fv2es_pipelines.clip import open_clip
+from fv2es_pipelines.limits import MediaLimits, checked_utterances
 from fv2es_pipelines.mel import MelGraph, MelPipeline, piece_batch
 
 # DALI computes in float32. Relative to the largest value of the utterance, and to each mel band's own largest value

@@ -11,7 +11,8 @@ from clips import NUM_PICTURES, number_of, write_film
 
 import nasty_media
 from fv2es_pipelines.bitstream import Av1Thinner
-from fv2es_pipelines.clip import MediaLimits, OpenClip, open_clip
+from fv2es_pipelines.clip import OpenClip, open_clip
+from fv2es_pipelines.limits import MediaLimits
 from fv2es_pipelines.video import PictureReader, bounded_threads, plan_packets
 
 STEADY_S = [number / 25 for number in range(50)]  # fewer than 64: each picture is known by its stripes

@@ -19,7 +19,8 @@ import tritonclient.grpc as triton
 from benchmarks.processes import family, listener, memory
 from fv2es import Client, ClientRule, ClipRule, EmbeddedServer, Result, SpeechRule, UtteranceRule
 from fv2es.gate import usual_rule
-from fv2es.wire import CHANNEL_ARGUMENTS, CLIENT_HEADER, encode_request
+from fv2es.headers import CLIENT_HEADER
+from fv2es.wire import CHANNEL_ARGUMENTS, encode_request
 
 pytestmark = pytest.mark.server
 
