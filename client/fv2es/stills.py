@@ -33,6 +33,8 @@ TIMESTAMP_TOLERANCE_S = 1e-3
 """As in `fv2es_pipelines.constants`: a picture this late is still the one that is shown."""
 MOST_REORDERED = 20
 """A decoder gives a picture out after at most so many further packets (16 in H.264 and HEVC, and some for good measure)."""
+_MAX_FOUR_SLICES_PX = 7_500_000
+"""FFV1 refuses to cut larger pictures into only four slices (from 8 million pixels of 16 bits with alpha on): it chooses for those."""
 _END_SLACK_S = 1e-6
 _COUNT = Fraction(1, 25)  # pictures are counted on the way; their times are the source's
 
@@ -226,7 +228,10 @@ class Keeping:
 
     def _begin(self, frame: VideoFrame, pixel_format: str) -> None:
         self._output = av.open(self._head, "w", format="matroska")
-        stream = self._output.add_stream("ffv1", rate=25, options={"level": "3", "slices": "4", "slicecrc": "1"})
+        options = {"level": "3", "slicecrc": "1"}
+        if frame.width * frame.height <= _MAX_FOUR_SLICES_PX:
+            options["slices"] = "4"
+        stream = self._output.add_stream("ffv1", rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, pixel_format
         stream.codec_context.colorspace, stream.codec_context.color_range = frame.colorspace, _range(frame)
         stream.codec_context.time_base = _COUNT
