@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import av
 import av.error
@@ -33,6 +34,8 @@ TIMESTAMP_TOLERANCE_S = 1e-3
 """As in `fv2es_pipelines.constants`: a picture this late is still the one that is shown."""
 MOST_REORDERED = 20
 """A decoder gives a picture out after at most so many further packets (16 in H.264 and HEVC, and some for good measure)."""
+_MAX_FOUR_SLICES_PX = 7_500_000
+"""FFV1 refuses to cut larger pictures into only four slices (from 8 million pixels of 16 bits with alpha on): it chooses for those."""
 _END_SLACK_S = 1e-6
 _COUNT = Fraction(1, 25)  # pictures are counted on the way; their times are the source's
 
@@ -159,7 +162,7 @@ class Keeping:
         self._last: Still | None = None
         self._times: list[tuple[int, float]] = []
         self._time_base = Fraction(1)
-        self._packets: list[Packet] = []
+        self._packets: list[Packet[Any]] = []
 
     @property
     def num_pictures(self) -> int:
@@ -226,7 +229,10 @@ class Keeping:
 
     def _begin(self, frame: VideoFrame, pixel_format: str) -> None:
         self._output = av.open(self._head, "w", format="matroska")
-        stream = self._output.add_stream("ffv1", rate=25, options={"level": "3", "slices": "4", "slicecrc": "1"})
+        options = {"level": "3", "slicecrc": "1"}
+        if frame.width * frame.height <= _MAX_FOUR_SLICES_PX:
+            options["slices"] = "4"
+        stream = self._output.add_stream("ffv1", rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, pixel_format
         stream.codec_context.colorspace, stream.codec_context.color_range = frame.colorspace, _range(frame)
         stream.codec_context.time_base = _COUNT
@@ -234,7 +240,7 @@ class Keeping:
             stream.set_display_rotation(self._rotation_deg)
         self._stream = stream
 
-    def _take(self, packets: Sequence[Packet]) -> None:
+    def _take(self, packets: Sequence[Packet[Any]]) -> None:
         self._packets += packets
         self.num_bytes += sum(each.size for each in packets)
         if self.num_bytes > self._limit_bytes:

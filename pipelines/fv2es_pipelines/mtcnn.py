@@ -227,7 +227,7 @@ class Detector:
                 return found
             if not copies or copies[0].size_px != search.size_px:
                 copies = self._copies([pictures[index] for index in remaining], search)
-            faces_of = self._search(copies, [proposals[index] for index in remaining], search, pictures[0])
+            faces_of = self._search(copies, [proposals[index] for index in remaining], search, pictures[0], settings)
             for index, own in zip(remaining, faces_of, strict=True):
                 found[index] = max(own, key=lambda face: face.area_px, default=None)
             least_px = settings.settled * search.smallest_px
@@ -241,7 +241,7 @@ class Detector:
     def all_faces(self, picture: Picture) -> list[Face]:
         """Every face of a picture by the plain cascade at full size, largest first: the reference for `largest_faces`."""
         search = full_search(picture.width_px, picture.height_px, self.settings)
-        faces = self._search(self._copies([picture], search), [[]], search, picture)[0]
+        faces = self._search(self._copies([picture], search), [[]], search, picture, self.settings)[0]
         return sorted(faces, key=lambda face: -face.area_px)
 
     def _copies(self, pictures: Sequence[Picture], search: Search) -> "list[_Copy]":
@@ -263,20 +263,21 @@ class Detector:
         return self._memory
 
     def _search(
-        self, copies: "Sequence[_Copy]", proposals: Sequence["_Proposals"], search: Search, picture: Picture
+        self,
+        copies: "Sequence[_Copy]",
+        proposals: Sequence["_Proposals"],
+        search: Search,
+        picture: Picture,
+        settings: DetectorSettings,
     ) -> list[list[Face]]:
         """Faces of each picture of the size of `picture`, given as copies of the search's size; adds to `proposals`."""
         width, height = picture.width_px, picture.height_px
+        likely, refined, certain = settings.thresholds
         for scale in search.scales:
-            level_width, level_height = int(width * scale + 1), int(height * scale + 1)
-            most = max(
-                1, _MAX_LEVEL_PX // (level_width * level_height)
-            )  # whole levels rather than bands, which overlap
-            for few in (slice(start, start + most) for start in range(0, len(copies), most)):
-                self._propose(copies[few], proposals[few], scale, level_width, level_height)
-        candidates = self._refined(copies, _merged(proposals), width, height)
+            self._propose(copies, proposals, scale, int(width * scale + 1), int(height * scale + 1), likely)
+        candidates = self._refined(copies, _merged(proposals), width, height, refined)
         faces: list[list[Face]] = [[] for _ in copies]
-        for frame, boxes, scores in self._output(copies, candidates, width, height):
+        for frame, boxes, scores in self._output(copies, candidates, width, height, certain):
             faces[frame] = [
                 Face(box=(float(x0), float(y0), float(x1), float(y1)), score=float(score))
                 for (x0, y0, x1, y1), score in zip(boxes, scores, strict=True)
@@ -284,7 +285,13 @@ class Detector:
         return faces
 
     def _propose(
-        self, copies: "Sequence[_Copy]", proposals: Sequence["_Proposals"], scale: float, width: int, height: int
+        self,
+        copies: "Sequence[_Copy]",
+        proposals: Sequence["_Proposals"],
+        scale: float,
+        width: int,
+        height: int,
+        threshold: float,
     ) -> None:
         """Add what P-Net finds on one level of every picture. Large levels go through it in bands, which changes nothing."""
         num_rows = -(-(height - 2) // DETECTOR_STRIDE_PX) - _MARGIN_CELLS  # of windows
@@ -302,7 +309,7 @@ class Detector:
             level -= np.float32(DETECTOR_MEAN)
             level *= np.float32(DETECTOR_SCALE)
             probability, offsets = self._pnet.run(["probability", "offsets"], {"images": level})
-            for frame, found in enumerate(probability >= self.settings.thresholds[0]):  # found [h', w']
+            for frame, found in enumerate(probability >= threshold):  # found [h', w']
                 row, column = np.nonzero(found)
                 if len(row):
                     hits[start + frame].append(
@@ -316,11 +323,13 @@ class Detector:
             if own:
                 all_levels.append(_level(own, scale))
 
-    def _refined(self, copies: "Sequence[_Copy]", candidates: "_Candidates", width: int, height: int) -> "_Candidates":
+    def _refined(
+        self, copies: "Sequence[_Copy]", candidates: "_Candidates", width: int, height: int, threshold: float
+    ) -> "_Candidates":
         """R-Net on all candidates of all pictures; its boxes, squared."""
         frames, kept = [], []
         for frame, boxes, scores, shifts in self._judged(
-            self._rnet, DETECTOR_REFINE_PX, self.settings.thresholds[1], copies, candidates, width, height
+            self._rnet, DETECTOR_REFINE_PX, threshold, copies, candidates, width, height
         ):
             keep = suppressed(boxes, scores, _REFINED_OVERLAP)
             kept.append(squared(moved(boxes[keep], shifts[keep], extra_px=1)))
@@ -328,12 +337,12 @@ class Detector:
         return _Candidates.joined(frames, kept)
 
     def _output(
-        self, copies: "Sequence[_Copy]", candidates: "_Candidates", width: int, height: int
+        self, copies: "Sequence[_Copy]", candidates: "_Candidates", width: int, height: int, threshold: float
     ) -> list[tuple[int, Boxes, npt.NDArray[np.float32]]]:
         """O-Net on all candidates of all pictures: per picture with faces its number, boxes and scores."""
         faces = []
         for frame, boxes, scores, shifts in self._judged(
-            self._onet, DETECTOR_OUTPUT_PX, self.settings.thresholds[2], copies, candidates, width, height
+            self._onet, DETECTOR_OUTPUT_PX, threshold, copies, candidates, width, height
         ):
             final = moved(boxes, shifts, extra_px=1)
             keep = suppressed(final, scores, _FINAL_OVERLAP, by_smaller=True)

@@ -7,12 +7,13 @@ from itertools import pairwise
 import av
 import numpy as np
 import pytest
+from av.video.frame import VideoFrame
 
 import nasty_media
 from fv2es import cutting
 from fv2es.cutting import ClipRule, CutReport, cut
 from fv2es.source import probe
-from fv2es.stills import PICTURE_STEP_S, TIMESTAMP_TOLERANCE_S, looked_at
+from fv2es.stills import PICTURE_STEP_S, TIMESTAMP_TOLERANCE_S, Keeping, Still, looked_at
 from fv2es.utterances import Utterance, UtteranceRule, plan_utterances
 from fv2es.window import PacketWindow
 from fv2es_pipelines import constants
@@ -237,6 +238,21 @@ def test_a_key_picture_in_the_pause_ends_decoding(tmp_path):
     clips = list(cut(probe(path), utterances, rule, report))
     assert [each for clip in clips for each in clip.utterances] == utterances
     assert compare(path, clips)[:2] == ["h264", "h264"]
+
+
+@pytest.mark.parametrize("size", [(3840, 2160), (6144, 4096), (7680, 4320), (8192, 8192)])
+def test_large_pictures_are_kept(size):
+    frame = VideoFrame(*size, "yuv420p")
+    for plane, level in zip(frame.planes, (90, 128, 140), strict=True):
+        plane.update(bytes([level]) * plane.buffer_size)
+    keeping = Keeping(rotation_deg=0, limit_bytes=256_000_000)
+    keeping.add(Still(frame=frame, pts=5, time_base=Fraction(1, 25)))
+    found = keeping.finish(1.0)
+    assert found is not None
+    with found.container:
+        (picture,) = found.stream.codec_context.decode(found.coded[0].packet) or found.stream.codec_context.decode(None)
+        assert (picture.width, picture.height) == size
+        assert [bytes(plane)[plane.width // 2] for plane in picture.planes] == [90, 128, 140]
 
 
 def test_pictures_without_loss_over_the_limit_are_named(tmp_path):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import av
 import numpy as np
 import pytest
@@ -70,6 +72,16 @@ def test_the_face_lies_where_the_film_shows_it(detector, astronaut):
 def test_no_face_in_a_cartoon(shared_media, detector):
     pictures = sampled(shared_media / "no_face.mp4", every=30)
     assert detector.largest_faces(pictures) == [None] * len(pictures)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_thresholds_for_one_call_are_heeded(detector, astronaut, stage):
+    (picture,) = sampled(astronaut, every=1, most=1)
+    thresholds = [*detector.settings.thresholds]
+    thresholds[stage] = 1.1  # no probability reaches it
+    strict = dataclasses.replace(detector.settings, thresholds=tuple(thresholds))
+    assert detector.largest_faces([picture], strict) == [None]
+    assert detector.largest_faces([picture]) != [None], "for that call alone"
 
 
 def test_pictures_of_any_size_together(detector, astronaut):
