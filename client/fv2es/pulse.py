@@ -119,9 +119,9 @@ class Pulse:
         for each in filter(lambda worker: worker.is_busy, self._workers):
             if (used_s := each.cpu_s - each.named_cpu_s) >= MOST_CPU_S:
                 return f"{each.what} (process {each.pid}) has used {used_s:.0f} s of processor time for one request"
-            if min(each.named_s, each.still_s) >= STILL_S:
+            if (still_s := min(each.named_s, each.still_s)) >= STILL_S:
                 if not each.wants_processor():
-                    return f"{each.what} (process {each.pid}) has done nothing for {each.still_s:.0f} s with a request under way"
+                    return f"{each.what} (process {each.pid}) has done nothing for {still_s:.0f} s with a request under way"
                 each.stir()
         return self._look_at_server(passed_s)
 
