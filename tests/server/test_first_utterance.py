@@ -82,8 +82,9 @@ def test_few_requests_under_way_are_enough(server: EmbeddedServer, client: Clien
 
 def test_a_half_heard_and_half_scored_film_goes_on(client: Client, film: Path, tmp_path: Path):
     """After each number of answers that a kill may leave."""
-    sha256, path = client.model().sha256, tmp_path / "whole.jsonl"
-    with Journal(path, model_sha256=sha256) as journal:
+    made_by = {"model_sha256": client.model().sha256, "speech": client.speech_identity()}
+    path = tmp_path / "whole.jsonl"
+    with Journal(path, **made_by) as journal:
         expected = plain(client.analyze(film, journal=journal))
     lines = path.read_bytes().splitlines(keepends=True)
     models = [json.loads(each)["model"] for each in lines[1:]]
@@ -94,7 +95,7 @@ def test_a_half_heard_and_half_scored_film_goes_on(client: Client, film: Path, t
         part = tmp_path / f"{kept}.jsonl"
         part.write_bytes(b"".join(lines[: kept + 1]))
         before = num_recognised(client)
-        with Journal(part, model_sha256=sha256) as journal:
+        with Journal(part, **made_by) as journal:
             assert plain(client.analyze(film, journal=journal)) == expected
         assert num_recognised(client) - before == models[kept:].count("speech")
 
