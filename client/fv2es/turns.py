@@ -14,8 +14,8 @@ class TurnRule:
     """Requests under way at once; >= 1."""
     max_waiting: int = 256
     """Requests that may wait for a turn; further ones are turned away."""
-    crowded: int = 16
-    """From so many on, each client may have one waiting and no more: a client that sends many at once must not fill the queue."""
+    shared: int = 64
+    """Places that the clients who wait share evenly, at least one for each: a client that sends many at once must not fill the queue."""
     reserve_share: float = 0.25
     """Of the time that a request has left when it comes, this share is kept for the work itself, or `reserve_turns` turns where that is more."""
     reserve_turns: float = 2.0
@@ -35,7 +35,7 @@ class TurnedAway(Exception):
 
 
 class Crowded(TurnedAway):
-    """The queue is full, or this client waits in it already and others are waiting too."""
+    """The queue is full, or this client has its share of it already."""
 
     def __init__(self, waiting: int) -> None:
         super().__init__(waiting, f"{waiting} requests are waiting for their turn; try again later")
@@ -99,8 +99,9 @@ class Turns:
             self.under_way += 1
             return
         waiting = self.waiting
-        waits = waiting >= self._rule.crowded and any(client == other.client for other in self._waiting)
-        if waiting >= self._rule.max_waiting or waits:
+        clients = [other.client for other in self._waiting]
+        share = max(1, self._rule.shared // len({*clients, client}))
+        if waiting >= self._rule.max_waiting or clients.count(client) >= share:
             raise Crowded(waiting)
         own = _Waiting(client=client, left_s=left_s, came_s=asyncio.get_running_loop().time())
         if self.expected_s > self._rule.expected_share * self._longest_s(own):

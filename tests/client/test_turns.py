@@ -2,7 +2,7 @@
 
 import asyncio
 import selectors
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import numpy as np
@@ -92,7 +92,7 @@ def test_turns_away_where_too_many_wait():
 
 def test_one_client_does_not_fill_the_queue():
     async def run() -> None:
-        turns = Turns(TurnRule(limit=1, crowded=2))
+        turns = Turns(TurnRule(limit=1, shared=2))
         tasks: list[asyncio.Task[Any]] = []
 
         async def begin(call: Coroutine[Any, Any, None]) -> None:
@@ -108,6 +108,35 @@ def test_one_client_does_not_fill_the_queue():
         for each in tasks:
             each.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_clients_share_the_queue_evenly():
+    """Eight clients that send four clips each at once, as the SDK does, all find places; the more come, the fewer each of them gets."""
+
+    async def run() -> None:
+        turns = Turns(TurnRule(limit=1, shared=32))
+        tasks = [asyncio.create_task(turns.take("first"))]
+
+        async def places(names: Iterable[str]) -> set[int]:
+            """How many places each of them gets."""
+            found = set()
+            for name in names:
+                before = turns.waiting
+                own = [asyncio.create_task(turns.take(name)) for _ in range(4)]
+                await settled()
+                found.add(turns.waiting - before)
+                tasks.extend(own)
+            return found
+
+        assert await places(f"early {number}" for number in range(8)) == {4}
+        assert await places(f"late {number}" for number in range(16)) == {1, 2, 3}
+        assert turns.waiting < 32 + 16 * 3
+        for each in tasks:
+            each.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert {type(each) for each in ended} == {type(None), asyncio.CancelledError, Crowded}
 
     asyncio.run(run())
 
