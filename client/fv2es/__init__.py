@@ -8,13 +8,14 @@ result = fv2es.analyze("video.mp4")
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fv2es.errors import Fv2esError
+
 if TYPE_CHECKING:
     from fv2es.aio import AsyncClient
     from fv2es.analysis import ClientRule, Progress
     from fv2es.client import Client, analyze
     from fv2es.cutting import ClipRule
     from fv2es.embedded import EmbeddedServer
-    from fv2es.errors import Fv2esError
     from fv2es.files import read_results, write_results
     from fv2es.result import LostUtterance, Result, TrackPoint, UtteranceResult
     from fv2es.speech import SpeechRule
@@ -49,7 +50,6 @@ _PLACES = {
     "ClientRule": "fv2es.analysis",
     "ClipRule": "fv2es.cutting",
     "EmbeddedServer": "fv2es.embedded",
-    "Fv2esError": "fv2es.errors",
     "LostUtterance": "fv2es.result",
     "Progress": "fv2es.analysis",
     "Result": "fv2es.result",

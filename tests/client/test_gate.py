@@ -87,14 +87,20 @@ def test_a_call_without_a_message_is_refused(headers):
     asyncio.run(run())
 
 
+async def with_one_under_way(channel: grpc.aio.Channel, answers: Answers) -> tuple[Any, Any]:
+    """What sends a request, and one that has its turn until `answers.go`."""
+    infer = channel.unary_unary(INFER)
+    first = infer(b"wait", timeout=30)
+    while not answers.heard:
+        await asyncio.sleep(0)
+    return infer, first
+
+
 def test_a_request_whose_deadline_passes_in_the_queue_is_turned_away_before_and_never_begun():
     async def run() -> None:
         answers = Answers()
         async with gated(answers) as (channel, turns):
-            infer = channel.unary_unary(INFER)
-            first = infer(b"wait", timeout=30)
-            while not answers.heard:
-                await asyncio.sleep(0)
+            infer, first = await with_one_under_way(channel, answers)
             unbound = infer(b"unbound")
             while not turns.waiting:
                 await asyncio.sleep(0)
@@ -115,10 +121,7 @@ def test_deadlines_that_make_no_sense_disturb_nobody(timeout_s: float):
     async def run() -> None:
         answers = Answers()
         async with gated(answers) as (channel, turns):
-            infer = channel.unary_unary(INFER)
-            first = infer(b"wait", timeout=30)
-            while not answers.heard:
-                await asyncio.sleep(0)
+            infer, first = await with_one_under_way(channel, answers)
             strange = infer(b"strange", timeout=timeout_s)
             if timeout_s == 1e9:
                 while not turns.waiting:
@@ -148,7 +151,7 @@ def test_starts_beside_files_named_like_modules(tmp_path: Path):
 def test_the_gate_loads_nothing_of_the_client_but_what_it_needs():
     """77 MB with everything, 30 without."""
     ran = subprocess.run(
-        [sys.executable, "-c", "import sys, fv2es.gate; print(*sys.modules)"],
+        [sys.executable, "-c", "import sys, fv2es; fv2es.errors.UsageError; import fv2es.gate; print(*sys.modules)"],
         check=True,
         capture_output=True,
         text=True,
