@@ -163,7 +163,9 @@ class Conversation(Generic[P]):
                 if not oldest:
                     break
                 await self._transport.wait([each.pending for each in oldest])
-                for item in await self._settle(next(each for each in oldest if each.pending.done()), flight):
+                items = await self._settle(next(each for each in oldest if each.pending.done()), flight)
+                oldest.clear()  # lets go of the clip before the next one is cut
+                for item in items:
                     yield item
                 if on_progress:
                     on_progress(analysis.progress)

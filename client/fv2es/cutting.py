@@ -35,7 +35,7 @@ class ClipRule:
     max_lead_s: float = 30.0
     """Most pictures, in seconds, that a clip holds for the sake of its first one. Where the key picture lies further back, the stretch is
     decoded by the client, see `fv2es.stills`; >= 0."""
-    target_bytes: int = 8_000_000
+    target_bytes: int = 5_000_000
     """A clip takes on no further utterance that would make it larger than this; > 0."""
     max_bytes: int = 64_000_000
     """The same bound as max_length_s in bytes, and as max_lead_s; >= target_bytes."""

@@ -14,7 +14,7 @@ from fv2es.errors import EmbeddedServerError
 
 NEEDED_CODECS = ("h264", "hevc", "vp9", "av1", "mpeg4", "aac", "mp3", "opus")
 LEAST_SHARED_MEMORY_BYTES = 256 << 20
-"""A few clips of 8 MB in each of two models, and what the Python backend adds."""
+"""A few clips of 5 MB in each of two models, and what the Python backend adds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -33,8 +33,8 @@ from fv2es_pipelines.picture import Picture, Rgb
 
 _LEVEL_OVERLAP, _FRAME_OVERLAP, _REFINED_OVERLAP, _FINAL_OVERLAP = 0.5, 0.7, 0.7, 0.7  # facenet-pytorch's detect_face
 _MARGIN_CELLS = 4  # windows that are missing at the end of a level, beside those of its last two pixels: see `Detector`
-_MAX_CROPS = 64
-"""Most crops that R-Net or O-Net takes at once; O-Net's first layer and its activation make 540 kB of each."""
+_MAX_CROPS_PX = 36_864
+"""Most pixels of the crops that R-Net or O-Net takes at once, 64 and 16 crops; O-Net's first layer and its activation make 540 kB of each."""
 _MAX_TABLE_PX = 9_000_000
 """Largest picture of which all sums are held, 12 bytes a pixel: 4K. Those of larger ones are made again for each band, eight times
 as slowly."""
@@ -371,9 +371,10 @@ class Detector:
         crops = np.concatenate(
             [copy.squares(own, side_px) for copy, own in zip(copies, new, strict=True)], axis=1
         ).swapaxes(0, 1)  # [n, 3, side, side], pictures in order as in `candidates`
+        together = _MAX_CROPS_PX // side_px**2
         results = [
-            net.run(["probability", "offsets"], {"images": _normalised(crops[start : start + _MAX_CROPS])})
-            for start in range(0, len(crops), _MAX_CROPS)
+            net.run(["probability", "offsets"], {"images": _normalised(crops[start : start + together])})
+            for start in range(0, len(crops), together)
         ]
         if results:
             verdicts = np.concatenate([np.concatenate([scores[:, None], shifts], axis=1) for scores, shifts in results])

@@ -69,7 +69,7 @@ class PictureReader:
         self.errors += self._clip.damaged
         chooser = PictureChooser(self._times_s)
         clock = StreamClock(stream)
-        end_s, shown = -np.inf, None
+        end_s, shown = max((packet_end_s(packet, clock) for packet in packets), default=-np.inf), None
         for frame in self._decode(stream, packets, plan_packets(stream, packets, self._times_s)):
             pts_s = clock.stamp(frame)
             positions = chooser.arrive(pts_s)
@@ -80,7 +80,7 @@ class PictureReader:
             if chooser.done:
                 return
         if shown is not None:
-            positions = chooser.finish(max(end_s, *(packet_end_s(packet, clock) for packet in packets)))
+            positions = chooser.finish(end_s)
             if positions:
                 yield ChosenPicture(pts_s=shown[0], positions=tuple(positions), picture=self._picture(shown[1]))
 
@@ -88,15 +88,18 @@ class PictureReader:
         return DecodedPicture(frame, self._converter)
 
     def _decode(
-        self, stream: VideoStream, packets: Sequence[Packet[VideoStream]], plan: PacketPlan
+        self, stream: VideoStream, packets: list[Packet[VideoStream]], plan: PacketPlan
     ) -> Iterator[av.VideoFrame]:
+        """Frames in the order they are shown. Takes the packets out of the list, so that what is decoded is not held."""
+        packets.reverse()
         context = stream.codec_context
         context.thread_count = bounded_threads(self._threads, context.width, context.height)
         context.thread_type = "AUTO"
         can_leave_out = context.codec.canonical_name in _SKIPPING_CODECS
         thinner = Av1Thinner(context.extradata) if context.codec.canonical_name == "av1" else None
         skipped = 0
-        for packet, need in zip(packets, plan.needs, strict=True):
+        for need in plan.needs:
+            packet = packets.pop()
             if need == SKIP:
                 skipped += 1
                 continue
