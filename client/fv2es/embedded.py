@@ -429,8 +429,7 @@ class EmbeddedServer:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._end_gate()
-        for pid in self._workers:
-            _wait_until_gone(pid)
+        _wait_until_gone(self._process.pid)
         self._workers = {}
         self._process = None
         _sweep(self._prefix)
@@ -501,10 +500,21 @@ def _is_alive(pid: int) -> bool:
     return state not in "ZX"
 
 
-def _wait_until_gone(pid: int, timeout_s: float = 5.0) -> None:
+def _wait_until_gone(group: int, timeout_s: float = 5.0) -> None:
+    """Wait for all processes of a killed group, also for workers that nobody had seen yet: until then they hold their memory."""
     deadline_s = time.monotonic() + timeout_s
-    while _is_alive(pid) and time.monotonic() < deadline_s:
+    while _has_members(group) and time.monotonic() < deadline_s:
         time.sleep(0.02)
+
+
+def _has_members(group: int) -> bool:
+    """Whether a process of the group is alive; one that ended and was not reaped is not."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            state, _, its_group = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state not in "ZX":
+                return True
+    return False
 
 
 def sweep_shared_memory() -> list[str]:

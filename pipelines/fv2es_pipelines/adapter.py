@@ -100,7 +100,6 @@ def adapt(pb_utils: Any, load: Callable[[ModelFolder], Worker]) -> type:
         pb_utils: the module `triton_python_backend_utils`.
         load: makes the worker, warmed up, when Triton loads the model.
     """
-
     tie = ParentTie()
 
     class TritonPythonModel:

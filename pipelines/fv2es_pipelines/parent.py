@@ -31,6 +31,8 @@ class ParentTie:
 
     def start(self) -> None:
         """Begin to look, in a thread of its own."""
+        if not self._is_in_our_session():
+            os._exit(1)
         threading.Thread(target=self._watch, name="fv2es-parent", daemon=True).start()
 
     def loaded(self) -> None:
@@ -45,18 +47,24 @@ class ParentTie:
             os._exit(1)
 
     def _watch(self) -> None:
-        num_beats = 0
-        while not self._is_child_of_main_thread():
+        is_tied, num_beats = False, 0
+        while not is_tied or num_beats < _BEATS_TO_TAKE_OVER:
             time.sleep(_BEAT_S)
+            if not is_tied and self._is_child_of_main_thread():
+                ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # holds as long as this thread lives
+                is_tied = True
             self.check()
             num_beats += self._loaded.is_set()
-            if num_beats == _BEATS_TO_TAKE_OVER:  # of a Triton whose loading threads do not end
+            if num_beats == _BEATS_TO_TAKE_OVER:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # holds as long as this thread lives
-        self.check()
-        self._loaded.wait()
-        signal.setitimer(signal.ITIMER_REAL, 0)
         threading.Event().wait()
+
+    def _is_in_our_session(self) -> bool:
+        """False where the process that began this one had ended before its number was asked for, and another adopted this one."""
+        try:
+            return os.getsid(self._parent) == os.getsid(0)
+        except ProcessLookupError:
+            return False
 
     def _is_child_of_main_thread(self) -> bool:
         try:
