@@ -26,7 +26,7 @@ from typing import Self
 
 from fv2es.errors import EmbeddedServerError, Fv2esError
 from fv2es.health import prove_ready
-from fv2es.pulse import Pulse
+from fv2es.pulse import Pulse, has_answered
 
 log = logging.getLogger("fv2es.embedded")
 
@@ -36,8 +36,9 @@ SHARED_MEMORY_PREFIX = "fv2es-"
 WATCH_INTERVAL_S = 0.25
 LOOK_INTERVAL_S = 1.0
 """Between two looks at whether all get on with their work."""
-MAX_RESTARTS_IN_A_ROW = 5
-"""Restarts without `STABLE_AFTER_S` of quiet between them, after which the server is given up."""
+MAX_RESTARTS_IN_A_ROW = 10
+"""Restarts between which no clip was answered, nor `STABLE_AFTER_S` went by, after which the server is given up. A clip that ends or
+hangs a worker each time causes three, so three such clips in a row are put up with."""
 START_SHARES = (1 / 6, 1 / 3, 1)
 """Share of `start_timeout_s` that each try to start gets. A start that hangs is rare and never comes to an end; the last try waits for all
 that a slow machine may need."""
@@ -285,7 +286,8 @@ class EmbeddedServer:
             self._ready.set()
             started_s = time.monotonic()
             while (fault := self._watch()) is not None:
-                recent = recent + 1 if time.monotonic() - started_s < STABLE_AFTER_S else 1
+                is_of_use = time.monotonic() - started_s >= STABLE_AFTER_S or self._has_answered()
+                recent = 1 if is_of_use else recent + 1
                 if recent > MAX_RESTARTS_IN_A_ROW:
                     raise EmbeddedServerError(
                         f"{fault}; given up after {MAX_RESTARTS_IN_A_ROW} restarts: {self._log_tail()}"
@@ -306,6 +308,9 @@ class EmbeddedServer:
                 self._end()
             finally:
                 self._ready.set()
+
+    def _has_answered(self) -> bool:
+        return self._gate is not None and has_answered(self._gate.pid)
 
     def _launch_with_patience(self) -> None:
         """Launch, again where the server or a worker crashes on the way or hangs: 2.51 rarely does, on busy machines."""

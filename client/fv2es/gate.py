@@ -59,7 +59,9 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped her
         self._under_way: dict[asyncio.Task[bytes], int] = {}
         """By number, the oldest first."""
         self._num_begun = 0
-        say_busy(None)
+        self._has_answered = False
+        """Whether a clip was answered well."""
+        self._say()
 
     def service(self, details: Any) -> Any:
         """All methods are taken as streams of bytes, so that a message is read when it is wanted."""
@@ -87,7 +89,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped her
         except BaseException:
             self._turns.leave()
             raise
-        task.add_done_callback(lambda _: self._turns.leave())
+        task.add_done_callback(self._turn_ended)
         await self._answer(context, task)
 
     async def _message(self, context: Any) -> bytes:
@@ -110,15 +112,24 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped her
         task: asyncio.Task[bytes] = asyncio.ensure_future(_awaited(call(message, timeout=_UNDER_WAY_S)))
         self._num_begun += 1
         self._under_way[task] = self._num_begun
-        say_busy(next(iter(self._under_way.values())))
+        self._say()
         task.add_done_callback(self._ended)
         return task
 
     def _ended(self, task: "asyncio.Task[bytes]") -> None:
         del self._under_way[task]
-        say_busy(next(iter(self._under_way.values()), None))
+        self._say()
         if not task.cancelled():
             task.exception()  # where the caller is gone, nobody else asks for it
+
+    def _turn_ended(self, task: "asyncio.Task[bytes]") -> None:
+        self._turns.leave()
+        if not task.cancelled() and task.exception() is None:
+            self._has_answered = True
+            self._say()
+
+    def _say(self) -> None:
+        say_busy(next(iter(self._under_way.values()), None), has_answered=self._has_answered)
 
     async def _answer(self, context: Any, task: "asyncio.Task[bytes]") -> None:
         try:
