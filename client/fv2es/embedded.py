@@ -27,11 +27,11 @@ from typing import Self
 from fv2es.errors import EmbeddedServerError, Fv2esError
 from fv2es.health import prove_ready
 from fv2es.pulse import Pulse, has_answered
+from fv2es.shared_memory import SHARED_MEMORY, sweep
 
 log = logging.getLogger("fv2es.embedded")
 
 LOOPBACK = "127.0.0.1"
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - that is where POSIX shared memory is
 SHARED_MEMORY_PREFIX = "fv2es-"
 WATCH_INTERVAL_S = 0.25
 LOOK_INTERVAL_S = 1.0
@@ -350,7 +350,12 @@ class EmbeddedServer:
         for name, port in (("http", self.http_port), ("grpc", self._inner_port), ("metrics", self.metrics_port)):
             command += [f"--{name}-address={LOOPBACK}", f"--{name}-port={port}"]
         self._process = self._run(command, environment)
-        gate = [*GATE_COMMAND, f"--listen={self.address}", f"--triton={LOOPBACK}:{self._inner_port}"]
+        gate = [
+            *GATE_COMMAND,
+            f"--listen={self.address}",
+            f"--triton={LOOPBACK}:{self._inner_port}",
+            f"--shared-memory={self._prefix}",
+        ]
         self._gate = self._run(gate, os.environ | GATE_ENVIRONMENT)
         deadline_s = time.monotonic() + timeout_s
         for error in prove_ready(self.address, deadline_s=deadline_s):
@@ -437,7 +442,7 @@ class EmbeddedServer:
         _wait_until_gone(self._process.pid)
         self._workers = {}
         self._process = None
-        _sweep(self._prefix)
+        sweep(self._prefix)
 
     def _end_gate(self) -> None:
         if self._gate is not None:
@@ -528,14 +533,5 @@ def sweep_shared_memory() -> list[str]:
     for region in SHARED_MEMORY.glob(f"{SHARED_MEMORY_PREFIX}*-*"):
         owner = region.name.removeprefix(SHARED_MEMORY_PREFIX).split("-")[0]
         if owner.isdigit() and not _is_alive(int(owner)):
-            gone += _sweep(region.name)
+            gone += sweep(region.name)
     return gone
-
-
-def _sweep(prefix: str) -> list[str]:
-    names = []
-    for region in SHARED_MEMORY.glob(f"{prefix}*"):
-        with contextlib.suppress(FileNotFoundError, PermissionError):
-            region.unlink()
-            names.append(region.name)
-    return names
