@@ -18,7 +18,7 @@ import tritonclient.grpc as triton
 from fv2es import EmbeddedServer, embedded
 from fv2es.embedded import _is_alive, _workers, find_installation
 from fv2es.errors import EmbeddedServerError
-from fv2es.shared_memory import SHARED_MEMORY
+from fv2es.shared_memory import SHARED_MEMORY, sweep
 
 pytestmark = pytest.mark.server
 
@@ -137,7 +137,7 @@ def test_a_failing_start_leaves_nobody(code: str, repository: Path, tmp_path: Pa
 @pytest.fixture
 def explicit_triton(repository: Path, tmp_path: Path) -> Iterator[tuple[int, triton.InferenceServerClient]]:
     """A Triton that loads and unloads what it is told to, not started by `EmbeddedServer`; gives its process and a client."""
-    installation = find_installation()
+    installation, prefix = find_installation(), f"fv2es-{os.getpid()}-explicit-"
     backend = tmp_path / "backends" / "python"
     backend.mkdir(parents=True)
     for part in (*installation.backend.glob("*.*"), installation.stub):
@@ -149,6 +149,7 @@ def explicit_triton(repository: Path, tmp_path: Path) -> Iterator[tuple[int, tri
         str(installation.server),
         f"--model-repository={repository}",
         f"--backend-directory={backend.parent}",
+        f"--backend-config=python,shm-region-prefix-name={prefix}",
         "--model-control-mode=explicit",
         "--disable-auto-complete-config",
         "--allow-http=false",
@@ -170,6 +171,7 @@ def explicit_triton(repository: Path, tmp_path: Path) -> Iterator[tuple[int, tri
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGKILL)
+            sweep(prefix)
 
 
 def test_models_that_come_and_go_end_no_other(explicit_triton: tuple[int, triton.InferenceServerClient]):
