@@ -108,6 +108,17 @@ class Attempts:
             return Verdict.RECOVER if self.crashes < self.rule.max_crashes else Verdict.LOSE_CLIP
         return Verdict.STOP
 
+    def reason(self, error: Fv2esError) -> Fv2esError:
+        """Why the clip is lost, where `error` is what its last try came to."""
+        if not isinstance(error, InferenceFailed | ServerUnreachable):
+            return error
+        cause = str(error).removeprefix(f"{error.address}: ")
+        return InferenceFailed(
+            error.address,
+            f"the server failed on this clip in {self.crashes} of {self.crashes} tries ({cause}); it or a worker may have died or hung, "
+            "see its log; the source may be damaged there",
+        )
+
     def _hindered(self, before_s: float) -> None:
         if self.hindered_s is None:
             self.hindered_s = time.monotonic() - before_s

@@ -209,7 +209,7 @@ class Conversation(Generic[P]):
                     raise failure from error
                 if verdict is Verdict.LOSE_CLIP:
                     flight[lane].popleft()
-                    return lane.add_failure(clip, failure)
+                    return lane.add_failure(clip, sent.attempts.reason(failure))
                 if verdict is Verdict.BACK_OFF:
                     await transport.sleep(sent.attempts.back_off_s())
                 else:

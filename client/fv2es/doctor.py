@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import av
 
-from fv2es.embedded import SHARED_MEMORY, default_repository, find_installation
+from fv2es.embedded import default_repository, find_installation
 from fv2es.errors import EmbeddedServerError
+from fv2es.shared_memory import SHARED_MEMORY
 
 NEEDED_CODECS = ("h264", "hevc", "vp9", "av1", "mpeg4", "aac", "mp3", "opus")
 LEAST_SHARED_MEMORY_BYTES = 256 << 20

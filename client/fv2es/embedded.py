@@ -26,18 +26,19 @@ from typing import Self
 
 from fv2es.errors import EmbeddedServerError, Fv2esError
 from fv2es.health import prove_ready
-from fv2es.pulse import Pulse
+from fv2es.pulse import Pulse, has_answered
+from fv2es.shared_memory import SHARED_MEMORY, sweep
 
 log = logging.getLogger("fv2es.embedded")
 
 LOOPBACK = "127.0.0.1"
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - that is where POSIX shared memory is
 SHARED_MEMORY_PREFIX = "fv2es-"
 WATCH_INTERVAL_S = 0.25
 LOOK_INTERVAL_S = 1.0
 """Between two looks at whether all get on with their work."""
-MAX_RESTARTS_IN_A_ROW = 5
-"""Restarts without `STABLE_AFTER_S` of quiet between them, after which the server is given up."""
+MAX_RESTARTS_IN_A_ROW = 10
+"""Restarts between which no clip was answered, nor `STABLE_AFTER_S` went by, after which the server is given up. A clip that ends or
+hangs a worker each time causes three, so three such clips in a row are put up with."""
 START_SHARES = (1 / 6, 1 / 3, 1)
 """Share of `start_timeout_s` that each try to start gets. A start that hangs is rare and never comes to an end; the last try waits for all
 that a slow machine may need."""
@@ -285,7 +286,8 @@ class EmbeddedServer:
             self._ready.set()
             started_s = time.monotonic()
             while (fault := self._watch()) is not None:
-                recent = recent + 1 if time.monotonic() - started_s < STABLE_AFTER_S else 1
+                is_of_use = time.monotonic() - started_s >= STABLE_AFTER_S or self._has_answered()
+                recent = 1 if is_of_use else recent + 1
                 if recent > MAX_RESTARTS_IN_A_ROW:
                     raise EmbeddedServerError(
                         f"{fault}; given up after {MAX_RESTARTS_IN_A_ROW} restarts: {self._log_tail()}"
@@ -306,6 +308,9 @@ class EmbeddedServer:
                 self._end()
             finally:
                 self._ready.set()
+
+    def _has_answered(self) -> bool:
+        return self._gate is not None and has_answered(self._gate.pid)
 
     def _launch_with_patience(self) -> None:
         """Launch, again where the server or a worker crashes on the way or hangs: 2.51 rarely does, on busy machines."""
@@ -345,7 +350,12 @@ class EmbeddedServer:
         for name, port in (("http", self.http_port), ("grpc", self._inner_port), ("metrics", self.metrics_port)):
             command += [f"--{name}-address={LOOPBACK}", f"--{name}-port={port}"]
         self._process = self._run(command, environment)
-        gate = [*GATE_COMMAND, f"--listen={self.address}", f"--triton={LOOPBACK}:{self._inner_port}"]
+        gate = [
+            *GATE_COMMAND,
+            f"--listen={self.address}",
+            f"--triton={LOOPBACK}:{self._inner_port}",
+            f"--shared-memory={self._prefix}",
+        ]
         self._gate = self._run(gate, os.environ | GATE_ENVIRONMENT)
         deadline_s = time.monotonic() + timeout_s
         for error in prove_ready(self.address, deadline_s=deadline_s):
@@ -429,11 +439,10 @@ class EmbeddedServer:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._end_gate()
-        for pid in self._workers:
-            _wait_until_gone(pid)
+        _wait_until_gone(self._process.pid)
         self._workers = {}
         self._process = None
-        _sweep(self._prefix)
+        sweep(self._prefix)
 
     def _end_gate(self) -> None:
         if self._gate is not None:
@@ -501,10 +510,21 @@ def _is_alive(pid: int) -> bool:
     return state not in "ZX"
 
 
-def _wait_until_gone(pid: int, timeout_s: float = 5.0) -> None:
+def _wait_until_gone(group: int, timeout_s: float = 5.0) -> None:
+    """Wait for all processes of a killed group, also for workers that nobody had seen yet: until then they hold their memory."""
     deadline_s = time.monotonic() + timeout_s
-    while _is_alive(pid) and time.monotonic() < deadline_s:
+    while _has_members(group) and time.monotonic() < deadline_s:
         time.sleep(0.02)
+
+
+def _has_members(group: int) -> bool:
+    """Whether a process of the group is alive; one that ended and was not reaped is not."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            state, _, its_group = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state not in "ZX":
+                return True
+    return False
 
 
 def sweep_shared_memory() -> list[str]:
@@ -513,14 +533,5 @@ def sweep_shared_memory() -> list[str]:
     for region in SHARED_MEMORY.glob(f"{SHARED_MEMORY_PREFIX}*-*"):
         owner = region.name.removeprefix(SHARED_MEMORY_PREFIX).split("-")[0]
         if owner.isdigit() and not _is_alive(int(owner)):
-            gone += _sweep(region.name)
+            gone += sweep(region.name)
     return gone
-
-
-def _sweep(prefix: str) -> list[str]:
-    names = []
-    for region in SHARED_MEMORY.glob(f"{prefix}*"):
-        with contextlib.suppress(FileNotFoundError, PermissionError):
-            region.unlink()
-            names.append(region.name)
-    return names

@@ -11,6 +11,7 @@ and can crash when a request is cancelled. So this process stands before it and 
 
 import argparse
 import asyncio
+import ctypes
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ import grpc
 
 from fv2es.headers import CLIENT_HEADER, SMALL_BYTES, SMALL_HEADER
 from fv2es.pulse import say_busy
+from fv2es.shared_memory import sweep
 from fv2es.turns import TurnedAway, TurnRule, Turns
 
 _INFER: Final = "/inference.GRPCInferenceService/ModelInfer"
@@ -31,6 +33,7 @@ _MOST_SENDING_S: Final = 120.0
 """A request whose turn has come must be here by then: the largest takes seconds on loopback, also on a busy machine."""
 _WINDOW_BYTES: Final = 64 * 1024
 """Of a request that waits, gRPC takes in no more than about this."""
+_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _UNLIMITED: Final = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
 _SERVER_ARGUMENTS: Final = (
     *_UNLIMITED,
@@ -59,7 +62,9 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped her
         self._under_way: dict[asyncio.Task[bytes], int] = {}
         """By number, the oldest first."""
         self._num_begun = 0
-        say_busy(None)
+        self._has_answered = False
+        """Whether a clip was answered well."""
+        self._say()
 
     def service(self, details: Any) -> Any:
         """All methods are taken as streams of bytes, so that a message is read when it is wanted."""
@@ -87,7 +92,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped her
         except BaseException:
             self._turns.leave()
             raise
-        task.add_done_callback(lambda _: self._turns.leave())
+        task.add_done_callback(self._turn_ended)
         await self._answer(context, task)
 
     async def _message(self, context: Any) -> bytes:
@@ -110,15 +115,24 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped her
         task: asyncio.Task[bytes] = asyncio.ensure_future(_awaited(call(message, timeout=_UNDER_WAY_S)))
         self._num_begun += 1
         self._under_way[task] = self._num_begun
-        say_busy(next(iter(self._under_way.values())))
+        self._say()
         task.add_done_callback(self._ended)
         return task
 
     def _ended(self, task: "asyncio.Task[bytes]") -> None:
         del self._under_way[task]
-        say_busy(next(iter(self._under_way.values()), None))
+        self._say()
         if not task.cancelled():
             task.exception()  # where the caller is gone, nobody else asks for it
+
+    def _turn_ended(self, task: "asyncio.Task[bytes]") -> None:
+        self._turns.leave()
+        if not task.cancelled() and task.exception() is None:
+            self._has_answered = True
+            self._say()
+
+    def _say(self) -> None:
+        say_busy(next(iter(self._under_way.values()), None), has_answered=self._has_answered)
 
     async def _answer(self, context: Any, task: "asyncio.Task[bytes]") -> None:
         try:
@@ -147,22 +161,46 @@ async def _awaited(call: Any) -> bytes:
     return answer
 
 
-async def serve(listen: str, triton: str, rule: TurnRule) -> None:
+def end_with_parent(parent: int, shared_memory: str) -> None:
+    """End this process with its parent, and free the shared memory of the Triton that ends with it as well: nobody else is left to do so.
+
+    To be called in a running event loop. Until then the kernel ends this process by itself, see `fv2es.embedded`.
+
+    Args:
+        parent: its process id.
+        shared_memory: how the names of the regions begin.
+    """
+
+    def end() -> None:
+        sweep(shared_memory)
+        os._exit(1)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, end)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1)
+    if os.getppid() != parent:
+        end()
+
+
+async def serve(listen: str, triton: str, rule: TurnRule, *, shared_memory: str | None = None) -> None:
     """Stand before a Triton until this process is told to end.
 
     Args:
         listen: HOST:PORT for clients.
         triton: HOST:PORT of the Triton's gRPC.
         rule: how many at once.
+        shared_memory: of the Triton, to be freed when this process's parent ends; None: this process does not end with its parent.
 
     Raises:
         RuntimeError: the port is taken.
     """
+    parent = os.getppid()
     channel = grpc.aio.insecure_channel(triton, options=_CHANNEL_ARGUMENTS)
     server = grpc.aio.server(options=_SERVER_ARGUMENTS)
     server.add_generic_rpc_handlers((Gate(channel, Turns(rule)),))
     server.add_insecure_port(listen)
     await server.start()
+    if shared_memory:
+        end_with_parent(parent, shared_memory)
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     await ended.wait()
@@ -180,8 +218,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fv2es.gate", description=main.__doc__)
     parser.add_argument("--listen", required=True)
     parser.add_argument("--triton", required=True)
+    parser.add_argument("--shared-memory")
     options = parser.parse_args(argv)
-    asyncio.run(serve(options.listen, options.triton, usual_rule()))
+    asyncio.run(serve(options.listen, options.triton, usual_rule(), shared_memory=options.shared_memory))
     return 0
 
 

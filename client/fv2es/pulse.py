@@ -13,6 +13,8 @@ from pathlib import Path
 
 BUSY = "busy "
 """Begins the name of a process that works; a number follows that is another one for each piece of work. As in `fv2es_pipelines.adapter`."""
+ANSWERED = "+"
+"""Ends the gate's name once Triton has answered a clip well."""
 STOPPED_S = 2.0
 """A process that is stopped (SIGSTOP) for so long counts as hanging."""
 STILL_S = 30.0
@@ -28,10 +30,19 @@ NOISE_S = 0.05
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
-def say_busy(number: int | None) -> None:
+def say_busy(number: int | None, *, has_answered: bool = False) -> None:
     """Put into this process's name which piece of work is under way; None: none. Where the system has no such names, nothing is said."""
+    name = "idle" if number is None else f"{BUSY}{number % 10**9}"  # with the mark the 15 bytes that there are
     with contextlib.suppress(OSError):
-        Path("/proc/self/comm").write_text("idle" if number is None else f"{BUSY}{number % 10**9}", encoding="ascii")
+        Path("/proc/self/comm").write_text(name + ANSWERED * has_answered, encoding="ascii")
+
+
+def has_answered(gate: int) -> bool:
+    """Whether a clip was answered well through this gate, by its process id; False where it has ended."""
+    try:
+        return Path(f"/proc/{gate}/comm").read_text(encoding="utf-8", errors="replace").strip().endswith(ANSWERED)
+    except OSError:
+        return False
 
 
 @dataclass(kw_only=True, slots=True)

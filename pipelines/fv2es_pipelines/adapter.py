@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fv2es_pipelines.errors import PipelineError
+from fv2es_pipelines.parent import ParentTie
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 Worker = Callable[[Sequence[Arrays]], Sequence[Arrays | PipelineError]]
@@ -99,6 +100,7 @@ def adapt(pb_utils: Any, load: Callable[[ModelFolder], Worker]) -> type:
         pb_utils: the module `triton_python_backend_utils`.
         load: makes the worker, warmed up, when Triton loads the model.
     """
+    tie = ParentTie()
 
     class TritonPythonModel:
         """Unpacks requests, calls the worker, packs responses."""
@@ -106,6 +108,13 @@ def adapt(pb_utils: Any, load: Callable[[ModelFolder], Worker]) -> type:
         num_begun = 0
 
         def initialize(self, args: Mapping[str, str]) -> None:
+            tie.start()
+            try:
+                self.load(args)
+            finally:
+                tie.loaded()
+
+        def load(self, args: Mapping[str, str]) -> None:
             config = json.loads(args["model_config"])
             self.inputs = [each["name"] for each in config["input"]]
             parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
@@ -122,6 +131,7 @@ def adapt(pb_utils: Any, load: Callable[[ModelFolder], Worker]) -> type:
                 return self.respond(requests)
             finally:
                 say_busy(None)
+                tie.check()
 
         def respond(self, requests: Sequence[Any]) -> list[Any]:
             tensors = [[pb_utils.get_input_tensor_by_name(each, name) for name in self.inputs] for each in requests]

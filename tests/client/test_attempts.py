@@ -6,7 +6,14 @@ import pytest
 
 from fv2es import ClientRule
 from fv2es.analysis import Attempts, Verdict
-from fv2es.errors import ClipRejected, DeadlineExceeded, Fv2esError, InferenceFailed, ServerOverloaded
+from fv2es.errors import (
+    ClipRejected,
+    DeadlineExceeded,
+    Fv2esError,
+    InferenceFailed,
+    ServerOverloaded,
+    ServerUnreachable,
+)
 
 RULE = ClientRule(timeout_s=1000.0, request_timeout_s=100.0, max_late=3)
 
@@ -64,3 +71,16 @@ def test_other_failures_are_counted_by_themselves():
     failed = InferenceFailed("a:1", "crash")
     assert [attempts.verdict(failed) for _ in range(3)] == [Verdict.RECOVER, Verdict.RECOVER, Verdict.LOSE_CLIP]
     assert Attempts(rule=RULE).verdict(ClipRejected("a:1", "no media")) is Verdict.LOSE_CLIP
+
+
+def test_the_reason_says_how_often_the_server_failed():
+    attempts = Attempts(rule=RULE)
+    gone = ServerUnreachable("a:1", "Socket closed")
+    assert [attempts.verdict(gone) for _ in range(3)][-1] is Verdict.LOSE_CLIP
+    reason = attempts.reason(gone)
+    assert isinstance(reason, InferenceFailed)
+    assert str(reason).startswith(
+        "a:1: the server failed on this clip in 3 of 3 tries (Socket closed); it or a worker may"
+    )
+    rejected = ClipRejected("a:1", "no media")
+    assert attempts.reason(rejected) is rejected

@@ -160,3 +160,13 @@ def test_processes_that_ended_are_left_to_others(pulse_of):
         each.kill()
         each.wait()
     assert looks(watched, 10 * STILL_S) is None
+
+
+def test_a_gate_says_whether_a_clip_was_answered(pulse_of):
+    answered = f"{SAY}say_busy(123_456_789, has_answered=True)\n{READY}sys.stdin.read()"
+    _, (answered_once, never, _) = pulse_of(answered, BLOCKED, IDLE)
+    assert pulse.has_answered(answered_once.pid)
+    assert not pulse.has_answered(never.pid)
+    answered_once.kill()
+    answered_once.wait()
+    assert not pulse.has_answered(answered_once.pid)

@@ -137,7 +137,7 @@ def test_killed_owner_takes_the_server_with_it(repository: Path):
             assert all(map(_is_alive, family))
         finally:
             owner.kill()
-    assert until(lambda: not any(map(_is_alive, family)), 60)  # workers look for their parent now and then
+    assert until(lambda: not any(map(_is_alive, family)), 10)
     with EmbeddedServer(repository):
         assert regions(owner.pid) == []
 
