@@ -13,7 +13,6 @@ from fv2es import health
 from fv2es.analysis import Analysis, Attempts, ClientRule, Progress, Verdict
 from fv2es.cutting import ClipRule
 from fv2es.errors import DeadlineExceeded, Fv2esError, InferenceFailed, ServerOverloaded, ServerUnreachable
-from fv2es.heap import trim_heap
 from fv2es.journal import Journal
 from fv2es.lanes import Lane, Request
 from fv2es.planning import Outline, Plan, outline
@@ -29,10 +28,6 @@ from fv2es.wire import (
     decode_manifest,
     encode_manifest_request,
 )
-
-
-TRIM_EVERY = 8
-"""Clips between two trims of the heap: what it keeps grows slowly, and pages that are given back and taken again cost time."""
 
 
 class Pending(Protocol):
@@ -160,7 +155,6 @@ class Conversation(Generic[P]):
     ) -> AsyncGenerator[Item, None]:
         """Keep as many clips under way as `ClientRule` admits; settle those of a lane in order."""
         flight: Flight[P] = {lane: deque() for lane in analysis.lanes}
-        num_settled = 0
         try:
             while True:
                 while (request := await self._next_request(analysis, flight)) is not None:
@@ -171,9 +165,6 @@ class Conversation(Generic[P]):
                 await self._transport.wait([each.pending for each in oldest])
                 items = await self._settle(next(each for each in oldest if each.pending.done()), flight)
                 oldest.clear()  # lets go of the clip before the next one is cut
-                num_settled += 1
-                if num_settled % TRIM_EVERY == 0:
-                    await self._transport.call(trim_heap)
                 for item in items:
                     yield item
                 if on_progress:
