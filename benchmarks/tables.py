@@ -200,11 +200,15 @@ def readme_table(records: Sequence[Record]) -> str:
 
 
 def _weights(record: Record) -> str:
-    """Name of the model that was measured."""
-    model = record["settings"].get("model")
+    """Name of the model that was measured, and whether speech was recognised for it."""
+    settings = record["settings"]
+    model = settings.get("model")
     if isinstance(model, Mapping):
-        return str(model["name"])
-    return str(next((row["model"] for row in record["measurements"] if "model" in row), ""))
+        name = str(model["name"])
+    else:
+        name = str(next((row["model"] for row in record["measurements"] if "model" in row), ""))
+    hears = settings.get("words") == "speech" or settings.get("speech") is True
+    return f"{name}, speech recognised".removeprefix(", ") if hears else name
 
 
 def report(records: Sequence[Record], pictures: Mapping[str, str]) -> str:

@@ -136,6 +136,18 @@ def test_turns_become_their_median_and_peaks_their_largest(records: Path) -> Non
     )
 
 
+def test_recognition_is_a_measurement_of_its_own(records: Path) -> None:
+    """A newer run with recognition does not take the place of one without in the README."""
+    kept = read_record(records / "long_video.json")
+    newer = {**kept, "date": "2999-01-01T00:00:00+00:00", "settings": {"words": "speech"}}
+    lines = readme_table([kept, newer]).splitlines()
+    plain, heard = (
+        sum(line.startswith(f"| {name} |") for line in lines)
+        for name in ("fv2es-mosei", "fv2es-mosei, speech recognised")
+    )
+    assert plain == heard > 0
+
+
 def test_one_command_makes_all(records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
