@@ -5,8 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,18 +12,9 @@ import pytest
 from fv2es import AsyncClient, Client, ClipRule, EmbeddedServer, Result, SpeechRule, UtteranceRule, embedded
 from fv2es.embedded import SHARED_MEMORY, _is_alive, _workers
 from fv2es.errors import EmbeddedServerError, ModelUnavailable, ServerUnreachable, UsageError
+from polling import until
 
 pytestmark = pytest.mark.server
-
-
-def until(condition: Callable[[], bool], timeout_s: float) -> bool:
-    """Poll, so that a test waits no longer than it must."""
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline_s:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def regions(owner_pid: int) -> list[str]:

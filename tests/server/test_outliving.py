@@ -6,8 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -19,6 +18,7 @@ from fv2es import EmbeddedServer, embedded
 from fv2es.embedded import _is_alive, _workers, find_installation
 from fv2es.errors import EmbeddedServerError
 from fv2es.shared_memory import SHARED_MEMORY, sweep
+from polling import until
 
 pytestmark = pytest.mark.server
 
@@ -36,16 +36,6 @@ with EmbeddedServer(sys.argv[1]) as server:
         while True:
             client.analyze(sys.argv[2])
 """
-
-
-def until(condition: Callable[[], object], timeout_s: float) -> bool:
-    """Poll, so that a test waits no longer than it must."""
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline_s:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def family(owner: int) -> dict[int, str]:
