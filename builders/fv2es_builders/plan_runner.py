@@ -99,7 +99,6 @@ class PlanRunner:
         self._context = self._engine.create_execution_context()
         if self._context is None:
             raise PlanRefused(plan, reason=self._logger.errors())
-        self._logger.hand_on()
         self._stream = Stream(driver)
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         is_input = self._trt.TensorIOMode.INPUT

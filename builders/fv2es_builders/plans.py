@@ -179,9 +179,7 @@ def plan_from_onnx(
     builder = trt.Builder(logger)
     network = builder.create_network(network_flags(trt, flavour))
     parser = trt.OnnxParser(network, logger)
-    is_parsed = parser.parse(data)
-    logger.hand_on()
-    if not is_parsed or not network.num_outputs:  # other bytes may pass for an empty model
+    if not parser.parse(data) or not network.num_outputs:  # other bytes may pass for an empty model
         raise _refusal(source, parser)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
@@ -189,7 +187,6 @@ def plan_from_onnx(
     config.add_optimization_profile(_optimization_profile(builder, network, profile))
     cache = read_timing_cache(config, timing_cache) if timing_cache and flavour == "tensorrt" else None
     plan = builder.build_serialized_network(network, config)
-    logger.hand_on()
     if plan is None:
         raise PlanFailed(source, reason=logger.errors())
     content = memoryview(plan)
@@ -218,7 +215,7 @@ def network_flags(trt: Any, flavour: Flavour) -> int:
 
 
 def plan_logger(trt: Any) -> Any:
-    """A logger for TensorRT that hands all on to this module's with `hand_on()`, and keeps errors for messages: `errors()`."""
+    """A logger for TensorRT that hands all on to this module's, and keeps errors for messages: `errors()`."""
     levels = {
         trt.ILogger.INTERNAL_ERROR: logging.ERROR,
         trt.ILogger.ERROR: logging.ERROR,
@@ -230,24 +227,15 @@ def plan_logger(trt: Any) -> Any:
     class Logger(trt.ILogger):  # type: ignore[misc]  # the module has no types
         def __init__(self) -> None:
             trt.ILogger.__init__(self)  # pybind wants this spelling
-            self._waiting: list[tuple[int, str]] = []
             self._errors: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
-            # Nothing that lets another thread have Python's lock: TensorRT holds a lock of its own here, for which that thread may wait.
-            self._waiting.append((levels[severity], message))
-
-        def hand_on(self) -> None:
-            """Hand on what has come since the last time; to be called outside TensorRT."""
-            waiting, self._waiting = self._waiting, []
-            for level, message in waiting:
-                _log.log(level, "%s", message)
-                if level == logging.ERROR:
-                    self._errors.append(message)
+            _log.log(levels[severity], "%s", message)
+            if levels[severity] == logging.ERROR:
+                self._errors.append(message)
 
         def errors(self) -> str:
             """What went wrong, in TensorRT's words."""
-            self.hand_on()
             return "; ".join(self._errors) or "it does not say why"
 
     return Logger()
