@@ -13,7 +13,7 @@ import numpy as np
 from fv2es_builders.cuda import DeviceMemory, Driver, Event, Stream, find_gpu
 from fv2es_builders.errors import BuildUsageError, PlanDamaged, PlanForeign, PlanRefused
 from fv2es_builders.parity import Arrays
-from fv2es_builders.plans import Flavour, PlanFacts, plan_logger, tensorrt
+from fv2es_builders.plans import Flavour, PlanFacts, no_collection, plan_logger, tensorrt
 from fv2es_pipelines.plan_check import Machine, PlanMismatch, check_machine, tensorrt_version
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class PlanRunner:
         PlanRefused: TensorRT does not load it.
     """
 
+    @no_collection()
     def __init__(self, plan: Path, *, flavour: Flavour, driver: Driver, facts: PlanFacts | None = None) -> None:
         self.plan, self._driver = plan, driver
         self._trt = tensorrt(flavour)
@@ -110,6 +111,7 @@ class PlanRunner:
         """What the plan takes on the GPU beside its weights, at its largest shapes."""
         return int(self._engine.device_memory_size_v2)
 
+    @no_collection()
     def run(self, inputs: Arrays) -> "dict[str, NDArray[Any]]":
         """All outputs by name, for inputs by name.
 
@@ -124,6 +126,7 @@ class PlanRunner:
             for each in memory.values():
                 each.free()
 
+    @no_collection()
     def speed(self, inputs: Arrays, *, num_rows: int) -> Speed:
         """Measure the plan on inputs of one size.
 

@@ -5,12 +5,14 @@ own, TF32 included. TensorRT builds on the GPU that will run the plan. TensorRT 
 kernels where the plan is loaded.
 """
 
+import gc
 import hashlib
 import importlib
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -28,6 +30,7 @@ __all__ = [
     "PlanFacts",
     "ShapeRange",
     "available_flavours",
+    "no_collection",
     "plan_from_onnx",
     "plan_logger",
     "shape_profile",
@@ -141,6 +144,23 @@ def shape_profile(model: str, *, num_labels: int) -> dict[str, ShapeRange]:
     return profile
 
 
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """No garbage collection meanwhile, for calls in which TensorRT uses its logger; also a decorator.
+
+    TensorRT calls the logger under a lock that the end of a builder takes as well. A collection that begins within that call and finds a
+    builder, of a failed build whose exception was kept, would wait for itself.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@no_collection()
 def plan_from_onnx(
     source: Path,
     target: Path,

@@ -3,6 +3,8 @@
 import hashlib
 import logging
 import resource
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +32,7 @@ from fv2es_builders.plans import (
     ShapeRange,
     available_flavours,
     network_flags,
+    no_collection,
     plan_from_onnx,
     plan_logger,
     read_timing_cache,
@@ -220,6 +223,38 @@ def test_messages_go_to_the_log(built, caplog):
     assert all(record.levelno < logging.WARNING for record in caplog.records)
 
 
+COLLECTS_IN_A_MESSAGE = """
+import logging, sys
+from pathlib import Path
+import tensorrt_rtx
+from fv2es_builders.plans import no_collection, plan_from_onnx, plan_logger, shape_profile
+
+with no_collection():
+    builders = [tensorrt_rtx.Builder(plan_logger(tensorrt_rtx))]
+
+class Littering(logging.Handler):
+    def emit(self, record):
+        if builders:
+            garbage = [builders.pop()]
+            garbage.append(garbage)
+            del garbage
+            [[] for _ in range(2000)]  # more than it takes for a collection
+
+log = logging.getLogger("fv2es_builders.plans")
+log.setLevel(logging.DEBUG)
+log.addHandler(Littering())
+profile = shape_profile("text", num_labels=int(sys.argv[3]))
+plan_from_onnx(Path(sys.argv[1]), Path(sys.argv[2]), model="text", profile=profile, flavour="tensorrt_rtx")
+assert not builders, "no message came"
+"""
+
+
+def test_no_builder_ends_while_tensorrt_gives_a_message(tiny_graphs, tiny, tmp_path):
+    """It would wait for a lock that its own thread holds. In a process of its own, which can be ended then."""
+    command = [sys.executable, "-c", COLLECTS_IN_A_MESSAGE, str(tiny_graphs["text"]), str(tmp_path / "plan")]
+    subprocess.run([*command, str(len(tiny.labels))], check=True, timeout=100)
+
+
 def test_flavours():
     found = available_flavours()
     assert found["tensorrt_rtx"] == tensorrt_rtx.__version__
@@ -243,6 +278,7 @@ def test_absent_tensorrt(built):
     assert isinstance(caught.value, BuildError)
 
 
+@no_collection()
 def test_networks_of_each_version():
     """The flag of strong typing: needed by 10, going away with 11."""
     flags = SimpleNamespace(STRONGLY_TYPED=1)
@@ -256,6 +292,7 @@ def test_networks_of_each_version():
 
 
 @pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
+@no_collection()
 def test_timing_cache(tmp_path):
     """A cache is made, written and read again. TensorRT for RTX keeps the calls, though it measures nothing."""
     config = tensorrt_rtx.Builder(plan_logger(tensorrt_rtx)).create_builder_config()
