@@ -9,7 +9,7 @@ from typing import Final
 
 from fv2es_builders.dali_graphs import dali_pipeline_bytes
 from fv2es_builders.errors import BuildUsageError, MixedProfiles, ServerVersionError
-from fv2es_pipelines.specification import AXIS_RANGES, Model, Profile, Tensor, models
+from fv2es_pipelines.specification import AXIS_RANGES, CORE, Model, Profile, Tensor, models
 
 HEADER = "# Rendered by `python -m fv2es_builders.render`; change fv2es_pipelines/specification.py instead.\n"
 MODEL_WAITING_US = 2000
@@ -105,7 +105,8 @@ def config_from_model(model: Model, target: RenderTarget | None = None) -> str:
         lines.append(_steps(models(target.profile), target.server_version))
         return "\n".join(lines) + "\n"
     on_gpu = target.profile == "gpu" and model.role in ("engine", "graph")
-    lines.append(f"instance_group [{{ kind: {'KIND_GPU' if on_gpu else 'KIND_CPU'} count: {model.instances} }}]")
+    share = f' rate_limiter {{ resources [{{ name: "{CORE}" count: 1 }}] }}' if model.takes_core else ""
+    lines.append(f"instance_group [{{ kind: {'KIND_GPU' if on_gpu else 'KIND_CPU'} count: {model.instances}{share} }}]")
     if model.max_batch_size:
         lines.append(_batching(model) if on_gpu else f"dynamic_batching {{ {_WAITING} }}")
     if not on_gpu:

@@ -346,6 +346,9 @@ class EmbeddedServer:
             "--disable-auto-complete-config",
             f"--exit-timeout-secs={DRAIN_S}",
             "--grpc-infer-allocation-pool-size=1",  # of eight requests that were answered it would keep the bytes
+            # Decoding and recognition wait for a core instead of sharing one, and so for each other's memory.
+            "--rate-limit=execution_count",
+            f"--rate-limit-resource=core:{len(os.sched_getaffinity(0))}",
         ]
         for name, port in (("http", self.http_port), ("grpc", self._inner_port), ("metrics", self.metrics_port)):
             command += [f"--{name}-address={LOOPBACK}", f"--{name}-port={port}"]

@@ -9,7 +9,7 @@ spectrum behind the sound (GPU_MODELS).
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Final, Literal
 
 from fv2es_pipelines import constants
 
@@ -45,6 +45,8 @@ class Model:
     """Rows that Triton may merge into one execution; 0 where the first axis is no batch."""
     instances: int = 1
     """Processes of Python, or instances on each GPU."""
+    takes_core: bool = False
+    """True where an execution waits for one of the cores that the server's rate limiter shares out; without a limiter it does not wait."""
     parameters: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -279,6 +281,9 @@ AXIS_RANGES: Mapping[str, tuple[int, int, int]] = {
 """Lengths of each axis that an engine is built for: least, usual, most. Utterances of 10 s are usual, of 120 s the longest;
 the most of U, N and M follow from the limits on a clip (`MediaLimits`)."""
 
+CORE: Final = "core"
+"""What the rate limiter of a server on a CPU shares out."""
+
 MODELS: tuple[Model, ...] = (
     Model(
         name="faces",
@@ -287,6 +292,7 @@ MODELS: tuple[Model, ...] = (
         inputs=(CLIP, UTTERANCES),
         outputs=(FACES, FACE_INDEX, FACE_MASK, *_FRAMES, PICTURES_REFUSAL),
         instances=2,
+        takes_core=True,
     ),
     Model(
         name="visual",
@@ -359,6 +365,7 @@ MODELS: tuple[Model, ...] = (
             AUDIO_ERRORS,
             SPEECH_INFO,
         ),
+        takes_core=True,
         parameters={"model": SPEECH_MODEL, "device": "cpu", "compute_type": "int8"},
     ),
     Model(
@@ -414,6 +421,7 @@ _GPU_MEL_MODEL = Model(
 )
 _GPU_SPEECH_MODEL = replace(
     next(each for each in MODELS if each.name == "speech"),
+    takes_core=False,
     parameters={"model": SPEECH_MODEL, "device": "cuda", "compute_type": "float16"},
 )
 _REPLACED: Mapping[str, tuple[Model, ...]] = {

@@ -49,6 +49,8 @@ def test_configurations_parse_and_say_what_is_specified(target, model):
         assert [each.kind for each in config.instance_group] == [
             model_config_pb2.ModelInstanceGroup.KIND_GPU if on_gpu else model_config_pb2.ModelInstanceGroup.KIND_CPU
         ]
+        shares = [(each.name, each.count) for each in config.instance_group[0].rate_limiter.resources]
+        assert shares == ([("core", 1)] if model.takes_core else [])
 
 
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
