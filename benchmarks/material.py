@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -240,6 +241,20 @@ def _whole(path: Path, write: Callable[[Path], object]) -> None:
         Path(name).unlink(missing_ok=True)
 
 
+@contextmanager
+def same_scheduling() -> Iterator[None]:
+    """Keep this thread's scheduling, also as a decorator.
+
+    SVT-AV1, opened by root, moves the thread into the class of real time, which all processes that it starts then inherit.
+    """
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
+
+
+@same_scheduling()
 def _encode(loop: _Loop, target: Path) -> None:
     """The loop with its sound.
 

@@ -10,8 +10,17 @@ from fv2es import EmbeddedServer
 from fv2es_pipelines.gpu import Gpu, NoGpu, find_gpu
 
 ROOT = Path(__file__).resolve().parents[1]
+SCHEDULING = os.sched_getscheduler(0), os.sched_getparam(0)
 SHARED_DATA = ROOT.parent / "shared" / "data"
 """Real material beside the project; tests that use it skip where it is absent."""
+
+
+@pytest.fixture(autouse=True)
+def _same_scheduling() -> Iterator[None]:
+    """SVT-AV1, opened by root, moves this thread, and so all processes that later tests start, into the class of real time."""
+    os.sched_setscheduler(0, *SCHEDULING)  # fixtures of modules encode too
+    yield
+    os.sched_setscheduler(0, *SCHEDULING)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Films for measuring, read back with FFmpeg."""
 
 import itertools
+import os
 from pathlib import Path
 
 import av
@@ -71,7 +72,9 @@ def test_is_made_once(film: Material, folder: Path) -> None:
 @pytest.mark.parametrize("codec", ENCODINGS)
 def test_codecs(codec: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SVT_LOG", "1")
+    scheduling = os.sched_getscheduler(0)
     film = material(height_px=144, codec=codec, duration_s=4, frames_per_s=15, folder=folder)
+    assert os.sched_getscheduler(0) == scheduling
     pictures, sound = decoded(film)
     assert len(pictures) == 60
     assert sum(each.samples for each in sound) == pytest.approx(4 * 48_000, abs=2048)
