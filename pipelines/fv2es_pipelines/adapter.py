@@ -24,21 +24,34 @@ Worker = Callable[[Sequence[Arrays]], Sequence[Arrays | PipelineError]]
 _LARGE_BYTES = 250_000
 """Requests above this are followed by giving memory back, which takes some milliseconds: all with clips, also of sound alone."""
 
-_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # glibc's malloc.h, with M_ before
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8  # glibc's malloc.h, with M_ before
+_HEAP_BYTES = 32 * 2**20
+"""Blocks up to this come out of the heap; glibc takes no larger value."""
 _KEPT_BYTES = 128 * 2**20
 """Free memory at the heap's end that the C library may keep until `trim_heap`."""
 
 
 def settle_heap() -> bool:
-    """Let a worker's blocks come from one heap, whatever their size; false where the C library knows no such call.
+    """Let a worker's heap behave in its first request as in all later ones; false where the C library knows no such call.
 
-    glibc asks the kernel for large blocks one by one and gives each back, and keeps a heap for each thread. New pages cost a worker that
-    decodes a seventh of its time, one that recognises speech a quarter. `trim_heap` bounds what is kept between requests.
+    glibc asks the kernel for large blocks one by one, and raises the size from which it does so with each that is freed: up to here.
+    New pages cost a worker that decodes a seventh of its time, so it starts there; `trim_heap` bounds what is kept between requests.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and all(
-        [mallopt(_MMAP_MAX, 0), mallopt(_ARENA_MAX, 1), mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)]
-    )
+    return _tuned({_MMAP_THRESHOLD: _HEAP_BYTES, _TRIM_THRESHOLD: _KEPT_BYTES})
+
+
+def keep_one_heap() -> bool:
+    """Let all of a worker's blocks come from one heap, however large they are; false where the C library knows no such call.
+
+    For a worker that asks for blocks above those of `settle_heap` again and again: new pages cost `speech` a quarter of its time. Between
+    many smaller ones they leave gaps: a worker that decodes would hold 30 MB more.
+    """
+    return _tuned({_MMAP_MAX: 0, _ARENA_MAX: 1})
+
+
+def _tuned(values: Mapping[int, int]) -> bool:
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc alone
+    return mallopt is not None and all([mallopt(*each) for each in values.items()])
 
 
 def trim_heap() -> bool:

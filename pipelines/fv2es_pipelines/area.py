@@ -12,7 +12,7 @@ Cells = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 _BLOCK_NUMBERS = 2**18
 """So many sums are worked on at once, 1 MB: they stay in a processor's cache from step to step."""
-_BLOCK_BOXES = 256
+_BLOCK_BOXES = 32
 _BAND_ROWS = 2
 """Rows of the result of `area_resize` that are made at once: more of them multiply more by zero, and BLAS would start threads for them."""
 

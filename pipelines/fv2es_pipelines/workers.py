@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fv2es_pipelines import constants
-from fv2es_pipelines.adapter import Arrays, ModelFolder, Worker, one_by_one
+from fv2es_pipelines.adapter import Arrays, ModelFolder, Worker, keep_one_heap, one_by_one
 from fv2es_pipelines.errors import ClipTooLarge, MissingWeights, WordsMismatch
 from fv2es_pipelines.limits import MediaLimits, checked_utterances
 from fv2es_pipelines.plan_check import Machine, check_manifest
@@ -151,6 +151,7 @@ def load_speech(folder: ModelFolder) -> Worker:
     from fv2es_pipelines.speech import SpeechPipeline, settings_from
 
     pipeline = SpeechPipeline(settings_from(folder.parameters, os.environ))
+    keep_one_heap()
     return one_by_one(lambda request: pipeline(request["CLIP"], request["STRETCH"], request["LANGUAGE"][0]))
 
 

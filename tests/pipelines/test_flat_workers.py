@@ -12,7 +12,7 @@ import pytest
 
 LENGTH_S = 3
 MOST_AT_WORK_BYTES = 130_000_000
-"""At its peak, beyond what it has when it starts, median of the requests. Measured: 106 to 122 MB; 136 to 147 with 256 crops at once, 141
+"""At its peak, beyond what it has when it starts, median of the requests. Measured: 98 to 114 MB; 136 to 147 with 256 crops at once, 141
 to 157 with bands of 250,000 pixels."""
 MOST_KEPT_BYTES = 45_000_000
 """Between requests. Measured: 30 to 37 MB, of which the detector's sums are 25; 67 to 70 with the arena."""
