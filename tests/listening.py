@@ -39,7 +39,7 @@ def listen(client: Client, film: Path, **rule: object) -> Listening:
 
     lane.news = news
     while (clip := lane.next_clip()) is not None:
-        answer = client._triton.infer(SPEECH_MODEL, lane.encode(clip), client_timeout=300)
+        answer = client._transport.infer(SPEECH_MODEL, lane.encode(clip), timeout_s=300).result()
         lane.add_answer(clip, lane.decode(answer, address=client.address))
     utterances = tuple(planned.utterances())
     assert None not in utterances

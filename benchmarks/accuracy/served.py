@@ -26,6 +26,7 @@ from fv2es.wire import (
     encode_manifest_request,
     encode_request,
     error_from_status,
+    infer_inputs,
 )
 
 IN_FLIGHT: Final = 4
@@ -90,7 +91,9 @@ class Served:
         """
         try:
             version = self._triton.get_server_metadata(client_timeout=CONNECT_TIMEOUT_S).version
-            answer = self._triton.infer(MANIFEST_MODEL, encode_manifest_request(), client_timeout=CONNECT_TIMEOUT_S)
+            answer = self._triton.infer(
+                MANIFEST_MODEL, infer_inputs(encode_manifest_request()), client_timeout=CONNECT_TIMEOUT_S
+            )
         except triton.InferenceServerException as error:
             raise error_from_status(
                 error.status(), error.message(), address=self.address, timeout_s=CONNECT_TIMEOUT_S
@@ -145,7 +148,7 @@ class Served:
     def _sound(self, file: Path, num_labels: int) -> Answers:
         try:
             info = probe(file)
-            inputs = encode_request(file.read_bytes(), [(info.start_s, info.end_s)], [""])
+            inputs = infer_inputs(encode_request(file.read_bytes(), [(info.start_s, info.end_s)], [""]))
             answer = decode_response(self._infer(MODEL, inputs), address=self.address)
         except (SourceError, ClipRejected) as error:
             nothing = np.zeros((1, num_labels), np.float32)

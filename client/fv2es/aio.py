@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 
 import grpc
 import tritonclient.grpc.aio as triton
-from tritonclient.grpc import InferInput, InferResult
+from tritonclient.grpc import InferResult
 from tritonclient.utils import InferenceServerException
 
 from fv2es.address import checked_address
@@ -22,7 +22,15 @@ from fv2es.scoring import Item
 from fv2es.speech import SpeechRule
 from fv2es.track import TrackRule
 from fv2es.utterances import UtteranceRule
-from fv2es.wire import CHANNEL_ARGUMENTS, CONNECT_TIMEOUT_S, error_from_status
+from fv2es.wire import (
+    CHANNEL_ARGUMENTS,
+    CONNECT_TIMEOUT_S,
+    INFER_METHOD,
+    Tensor,
+    decode_message,
+    encode_message,
+    error_from_status,
+)
 
 T = TypeVar("T")
 
@@ -32,32 +40,37 @@ class _Asyncio:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._open: triton.InferenceServerClient | None = None
+        self._open: tuple[triton.InferenceServerClient, grpc.aio.Channel] | None = None
         self._headers = client_headers()
 
-    @property
-    def triton(self) -> triton.InferenceServerClient:
-        """Made at first use: gRPC ties it to the running event loop."""
+    def _opened(self) -> tuple[triton.InferenceServerClient, grpc.aio.Channel]:
+        """For questions and for inferences. Made at first use: gRPC ties them to the running event loop."""
         if self._open is None:
-            self._open = triton.InferenceServerClient(self.address, channel_args=CHANNEL_ARGUMENTS)
+            self._open = (
+                triton.InferenceServerClient(self.address, channel_args=CHANNEL_ARGUMENTS),
+                grpc.aio.insecure_channel(self.address, options=CHANNEL_ARGUMENTS),
+            )
         return self._open
 
     async def close(self) -> None:
         if self._open is not None:
-            await self._open.close()
+            for each in self._open:
+                await each.close()
             self._open = None
 
     def infer(
-        self, model_name: str, inputs: list[InferInput], *, timeout_s: float, small: bool = False
+        self, model_name: str, inputs: list[Tensor], *, timeout_s: float, small: bool = False
     ) -> "asyncio.Task[InferResult]":
+        _, channel = self._opened()
         headers = SMALL_REQUEST if small else self._headers
-        return asyncio.create_task(self._infer(model_name, inputs, timeout_s, headers))
+        call = channel.stream_unary(INFER_METHOD, response_deserializer=decode_message)(
+            iter([encode_message(model_name, inputs)]), timeout=timeout_s, metadata=tuple(headers.items())
+        )
+        return asyncio.create_task(self._answer(call, timeout_s))
 
-    async def _infer(
-        self, model_name: str, inputs: list[InferInput], timeout_s: float, headers: dict[str, str]
-    ) -> InferResult:
+    async def _answer(self, call: Any, timeout_s: float) -> InferResult:
         with self._typed_errors(timeout_s):
-            answer: InferResult = await self.triton.infer(model_name, inputs, client_timeout=timeout_s, headers=headers)
+            answer: InferResult = await call
         return answer
 
     async def wait(self, pending: "Sequence[asyncio.Task[InferResult]]", *, for_all: bool = False) -> None:
@@ -70,7 +83,8 @@ class _Asyncio:
 
     async def ask(self, name: str, *arguments: str) -> Any:
         with self._typed_errors(CONNECT_TIMEOUT_S):
-            return await getattr(self.triton, name)(*arguments, client_timeout=CONNECT_TIMEOUT_S)
+            client, _ = self._opened()
+            return await getattr(client, name)(*arguments, client_timeout=CONNECT_TIMEOUT_S)
 
     async def call(self, function: Callable[[], T]) -> T:
         return await asyncio.to_thread(function)

@@ -7,8 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import grpc
 import tritonclient.grpc as triton
-from tritonclient.grpc import InferInput, InferResult
+from tritonclient.grpc import InferResult
 
 from fv2es.address import checked_address
 from fv2es.analysis import Analysis, ClientRule, Progress
@@ -23,13 +24,21 @@ from fv2es.scoring import Item
 from fv2es.speech import SpeechRule
 from fv2es.track import TrackRule
 from fv2es.utterances import UtteranceRule
-from fv2es.wire import CHANNEL_ARGUMENTS, CONNECT_TIMEOUT_S, error_from_status
+from fv2es.wire import (
+    CHANNEL_ARGUMENTS,
+    CONNECT_TIMEOUT_S,
+    INFER_METHOD,
+    Tensor,
+    decode_message,
+    encode_message,
+    error_from_status,
+)
 
 T = TypeVar("T")
 
 
 class _Inference(Future[InferResult]):
-    """One inference of tritonclient's."""
+    """One inference."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,19 +51,30 @@ class _Blocking:
     def __init__(self, address: str) -> None:
         self.address = address
         self.triton = triton.InferenceServerClient(address, channel_args=CHANNEL_ARGUMENTS)
+        self._channel = grpc.insecure_channel(address, options=CHANNEL_ARGUMENTS)
+        self._infer = self._channel.stream_unary(INFER_METHOD, response_deserializer=decode_message)
         self._headers = client_headers()
 
-    def infer(self, model_name: str, inputs: list[InferInput], *, timeout_s: float, small: bool = False) -> _Inference:
+    def close(self) -> None:
+        self._channel.close()
+        self.triton.close()
+
+    def infer(self, model_name: str, inputs: list[Tensor], *, timeout_s: float, small: bool = False) -> _Inference:
         inference = _Inference()
 
-        def on_answer(result: Any, error: Any) -> None:
-            if error is None:
-                inference.set_result(result)
-            else:
-                inference.set_exception(self._typed(error, timeout_s))
+        def on_answer(call: Any) -> None:
+            try:
+                inference.set_result(call.result())
+            except grpc.RpcError:
+                inference.set_exception(self._typed(str(call.code()), call.details(), timeout_s))
+            except grpc.FutureCancelledError:
+                inference.set_exception(self._typed(str(grpc.StatusCode.CANCELLED), "given up", timeout_s))
 
         headers = SMALL_REQUEST if small else self._headers
-        call = self.triton.async_infer(model_name, inputs, on_answer, client_timeout=timeout_s, headers=headers)
+        call = self._infer.future(
+            iter([encode_message(model_name, inputs)]), timeout=timeout_s, metadata=tuple(headers.items())
+        )
+        call.add_done_callback(on_answer)
         inference.give_up = call.cancel
         return inference
 
@@ -69,7 +89,7 @@ class _Blocking:
         try:
             return getattr(self.triton, name)(*arguments, client_timeout=CONNECT_TIMEOUT_S)
         except triton.InferenceServerException as error:
-            raise self._typed(error, CONNECT_TIMEOUT_S) from error
+            raise self._typed(error.status(), error.message(), CONNECT_TIMEOUT_S) from error
 
     async def call(self, function: Callable[[], T]) -> T:
         return function()
@@ -77,8 +97,8 @@ class _Blocking:
     async def sleep(self, length_s: float) -> None:
         time.sleep(length_s)
 
-    def _typed(self, error: triton.InferenceServerException, timeout_s: float) -> Fv2esError:
-        return error_from_status(error.status(), error.message(), address=self.address, timeout_s=timeout_s)
+    def _typed(self, status: str | None, message: str, timeout_s: float) -> Fv2esError:
+        return error_from_status(status, message or "", address=self.address, timeout_s=timeout_s)
 
 
 def _ended(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -122,8 +142,7 @@ class Client:
         self.clip_rule = clip_rule or ClipRule()
         self.speech_rule = speech_rule or SpeechRule()
         self.track_rule = track_rule
-        transport = _Blocking(self.address)
-        self._triton = transport.triton
+        self._transport = _Blocking(self.address)
         rules = Rules(
             client=self.rule,
             utterances=self.utterance_rule,
@@ -131,7 +150,7 @@ class Client:
             speech=self.speech_rule,
             track=self.track_rule,
         )
-        self._conversation = Conversation(transport, rules)
+        self._conversation = Conversation(self._transport, rules)
 
     def __enter__(self) -> Self:
         return self
@@ -143,7 +162,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection."""
-        self._triton.close()
+        self._transport.close()
 
     def model(self) -> ModelInfo:
         """Which weights the server has.

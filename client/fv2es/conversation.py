@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from tritonclient.grpc import InferInput, InferResult
+from tritonclient.grpc import InferResult
 
 from fv2es import health
 from fv2es.analysis import Analysis, Attempts, ClientRule, Progress, Verdict
@@ -25,6 +25,7 @@ from fv2es.wire import (
     CONNECT_TIMEOUT_S,
     MANIFEST_MODEL,
     MODEL,
+    Tensor,
     decode_manifest,
     encode_manifest_request,
 )
@@ -49,7 +50,7 @@ class Transport(Protocol[P]):
 
     address: str
 
-    def infer(self, model_name: str, inputs: list[InferInput], *, timeout_s: float, small: bool = False) -> P:
+    def infer(self, model_name: str, inputs: list[Tensor], *, timeout_s: float, small: bool = False) -> P:
         """Ask for an inference; comes back at once. `small`: it need not wait where clips do, see `fv2es.gate`."""
 
     async def wait(self, pending: Sequence[P], *, for_all: bool = False) -> None:
@@ -232,7 +233,7 @@ class Conversation(Generic[P]):
         )
         return _Sent(request=request, attempts=attempts, pending=pending)
 
-    async def _infer(self, model_name: str, inputs: list[InferInput], timeout_s: float) -> InferResult:
+    async def _infer(self, model_name: str, inputs: list[Tensor], timeout_s: float) -> InferResult:
         pending = self._transport.infer(model_name, inputs, timeout_s=timeout_s, small=True)
         try:
             await self._transport.wait([pending])

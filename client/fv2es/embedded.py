@@ -49,11 +49,11 @@ SHARED_MEMORY_BYTES = 8 << 20
 reports tie crashes of the Python backend to growth. Triton's own value is 1 MiB."""
 
 GATE_COMMAND = (sys.executable, "-P", "-m", "fv2es.gate")
-GATE_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "262144"}
+GATE_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
 """Clips of all clients go through the gate: their bytes go back to the system when they are through."""
 
 
-TRITON_ENVIRONMENT = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "1048576"}
+TRITON_ENVIRONMENT = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "16384", "MALLOC_TRIM_THRESHOLD_": "131072"}
 """Where the user's own does not say otherwise. The C library keeps freed memory in up to 8 pools for each core; requests of any thread
 shall find it in few, and clips go back to the system. Workers, which are not to ask the system for each picture, set this anew for
 themselves, see `fv2es_pipelines.adapter.settle_heap`."""

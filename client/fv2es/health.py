@@ -12,7 +12,7 @@ import tritonclient.grpc as triton
 
 from fv2es.errors import Fv2esError
 from fv2es.headers import SMALL_REQUEST
-from fv2es.wire import CHANNEL_ARGUMENTS, decode_response, encode_request, error_from_status
+from fv2es.wire import CHANNEL_ARGUMENTS, decode_response, encode_request, error_from_status, infer_inputs
 
 PROBE_TIMEOUT_S = 30.0
 
@@ -43,7 +43,7 @@ def probe(client: triton.InferenceServerClient, address: str, *, timeout_s: floa
     Raises:
         ServerError: of the class that says what is wrong.
     """
-    inputs = encode_request(probe_clip(), [(0.0, 0.5)], ["ready"])
+    inputs = infer_inputs(encode_request(probe_clip(), [(0.0, 0.5)], ["ready"]))
     try:
         answer = client.infer("emotion", inputs, client_timeout=timeout_s, headers=SMALL_REQUEST)
     except triton.InferenceServerException as error:

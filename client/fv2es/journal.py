@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from tritonclient.grpc import InferInput, InferResult
+from tritonclient.grpc import InferResult
 
 from fv2es.cutting import Clip
 from fv2es.errors import Fv2esError, JournalError, UsageError
@@ -24,7 +24,7 @@ from fv2es.lanes import Lane, Question
 from fv2es.plain import printable
 from fv2es.seams import Withheld
 from fv2es.speech import SPEECH_MODEL, SpeechAnswer
-from fv2es.wire import ClipAnswer
+from fv2es.wire import ClipAnswer, Tensor
 from fv2es.words import Word
 
 FOLDER = ".fv2es"
@@ -158,7 +158,7 @@ class Journalled:
             self._lane.add_answer(clip, *known)
         return None
 
-    def encode(self, clip: Clip) -> list[InferInput]:
+    def encode(self, clip: Clip) -> list[Tensor]:
         """The request for a clip."""
         return self._lane.encode(clip)
 

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tritonclient.grpc import InferInput, InferResult
+from tritonclient.grpc import InferResult
 
 from fv2es.cutting import Clip
 from fv2es.errors import Fv2esError
+from fv2es.wire import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,7 +16,7 @@ class Question:
     """A small request about a clip that is answered already."""
 
     model_name: str
-    inputs: list[InferInput]
+    inputs: list[Tensor]
     decode: Callable[..., Any]
     """Takes the response, and the server's `address` for errors."""
 
@@ -28,7 +29,7 @@ class Lane(Protocol):
     def next_clip(self) -> Clip | None:
         """The next clip, cut now; None where there is none, now or ever."""
 
-    def encode(self, clip: Clip) -> list[InferInput]:
+    def encode(self, clip: Clip) -> list[Tensor]:
         """The request for a clip."""
 
     def decode(self, response: InferResult, *, address: str) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from tritonclient.grpc import InferInput, InferResult
+from tritonclient.grpc import InferResult
 
 from fv2es.cutting import Clip, ClipRule, CutReport, cut
 from fv2es.errors import Fv2esError
@@ -28,6 +28,7 @@ from fv2es.wire import (
     FUSION_MODEL,
     MODEL,
     ClipAnswer,
+    Tensor,
     decode_fusion_response,
     decode_response,
     encode_fusion_request,
@@ -80,7 +81,7 @@ class Scoring:
         """The next clip, cut now; None where its utterances are not known yet, or all clips have been cut."""
         return next(self._clips, None)
 
-    def encode(self, clip: Clip) -> list[InferInput]:
+    def encode(self, clip: Clip) -> list[Tensor]:
         """The inputs of `emotion` for a clip."""
         spans_s = [(each.start_s, each.end_s) for each in clip.utterances]
         return encode_request(clip.data, spans_s, [each.text for each in clip.utterances])

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from tritonclient.grpc import InferInput, InferResult
+from tritonclient.grpc import InferResult
 
 from fv2es.cutting import Clip, ClipRule, CutReport, cut
 from fv2es.errors import Fv2esError, ModelUnavailable, UsageError
 from fv2es.seams import MOST_DOUBTED, Joining, Stretch, Withheld
 from fv2es.source import SourceInfo
 from fv2es.utterances import Heard, Span, Utterance
+from fv2es.wire import Tensor
 from fv2es.words import Word
 
 SPEECH_MODEL = "speech"
@@ -130,7 +131,7 @@ class Recognition:
         self._join()
         return clip
 
-    def encode(self, clip: Clip) -> list[InferInput]:
+    def encode(self, clip: Clip) -> list[Tensor]:
         """The inputs of `speech` for a stretch."""
         return encode_speech_request(clip.data, (clip.start_s, clip.end_s), self._rule.language)
 
@@ -255,18 +256,13 @@ def stretches_of(info: SourceInfo, rule: SpeechRule) -> list[Span]:
     return spans_s
 
 
-def encode_speech_request(clip: bytes, span_s: Span, language: str = "") -> list[InferInput]:
+def encode_speech_request(clip: bytes, span_s: Span, language: str = "") -> list[Tensor]:
     """The inputs of `speech` for a stretch of a clip, on its clock."""
-    arrays = (
-        ("CLIP", "UINT8", np.frombuffer(clip, np.uint8)),
-        ("STRETCH", "FP64", np.array(span_s, np.float64)),
-        ("LANGUAGE", "BYTES", np.array([language.lower().encode()], np.object_)),
-    )
-    inputs = []
-    for name, data_type, array in arrays:
-        inputs.append(InferInput(name, list(array.shape), data_type))
-        inputs[-1].set_data_from_numpy(array)
-    return inputs
+    return [
+        Tensor(name="CLIP", data_type="UINT8", shape=(len(clip),), content=clip),
+        Tensor.of("STRETCH", "FP64", np.array(span_s, np.float64)),
+        Tensor.of("LANGUAGE", "BYTES", np.array([language.lower().encode()], np.object_)),
+    ]
 
 
 def decode_speech(response: InferResult, *, address: str) -> SpeechAnswer:

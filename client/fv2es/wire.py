@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tritonclient.grpc import InferInput, InferResult
+from tritonclient.grpc import InferInput, InferResult, service_pb2
+from tritonclient.utils import deserialize_bytes_tensor, triton_to_np_dtype
 
 from fv2es.errors import (
     ClipRejected,
@@ -33,6 +34,8 @@ FUSION_INPUTS = {
     "WORDS_MASK": "BOOL",
 }
 """With their types."""
+
+INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
 CHANNEL_ARGUMENTS = (
     ("grpc.max_send_message_length", -1),
@@ -98,7 +101,68 @@ class ClipAnswer:
     """The inputs of `fusion` that led to it, by name."""
 
 
-def encode_request(clip: bytes, spans_s: Sequence[tuple[float, float]], words: Sequence[str]) -> list[InferInput]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tensor:
+    """One input of a model."""
+
+    name: str
+    data_type: str
+    """Triton's name of it."""
+    shape: tuple[int, ...]
+    content: bytes
+    """As Triton's `raw_input_contents`: numbers in rows, the last axis fastest; before each of BYTES its length, uint32."""
+
+    @classmethod
+    def of(cls, name: str, data_type: str, array: np.ndarray[Any, Any]) -> "Tensor":
+        """The numbers of an array of that type; of BYTES one of `bytes`."""
+        content = array.tobytes()
+        if data_type == "BYTES":
+            content = b"".join(len(each).to_bytes(4, "little") + each for each in array.flat)
+        return cls(name=name, data_type=data_type, shape=array.shape, content=content)
+
+
+def encode_message(model_name: str, tensors: Sequence[Tensor]) -> bytes:
+    """An `inference.ModelInferRequest` as gRPC sends it. No clip is copied but into this message."""
+    head = service_pb2.ModelInferRequest(model_name=model_name)
+    for each in tensors:
+        head.inputs.add(name=each.name, datatype=each.data_type, shape=each.shape)
+    parts = [head.SerializeToString()]
+    for each in tensors:  # fields of a message may follow each other in any order
+        parts += [_RAW_INPUT_CONTENTS, _varint(len(each.content)), each.content]
+    return b"".join(parts)
+
+
+_RAW_INPUT_CONTENTS = bytes(
+    [service_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | 2]
+)  # bytes, by their length
+
+
+def _varint(number: int) -> bytes:
+    """By seven bits, the lowest first; all bytes but the last have the highest bit set."""
+    *more, last = [number >> shift & 0x7F for shift in range(0, max(number.bit_length(), 1), 7)]
+    return bytes([*(each | 0x80 for each in more), last])
+
+
+def decode_message(message: bytes) -> InferResult:
+    """The answer to such a message."""
+    return InferResult(service_pb2.ModelInferResponse.FromString(message))
+
+
+def infer_inputs(tensors: Sequence[Tensor]) -> list[InferInput]:
+    """The same as tritonclient takes them."""
+    inputs = []
+    for each in tensors:
+        inputs.append(InferInput(each.name, list(each.shape), each.data_type))
+        array = (
+            deserialize_bytes_tensor(each.content)
+            if each.data_type == "BYTES"
+            else np.frombuffer(each.content, triton_to_np_dtype(each.data_type))
+        )
+        inputs[-1].set_data_from_numpy(array.reshape(each.shape))
+    return inputs
+
+
+def encode_request(clip: bytes, spans_s: Sequence[tuple[float, float]], words: Sequence[str]) -> list[Tensor]:
     """The inputs of `emotion`.
 
     Args:
@@ -107,25 +171,19 @@ def encode_request(clip: bytes, spans_s: Sequence[tuple[float, float]], words: S
         words: of each utterance; "" where none are known.
     """
     return [
-        _input("CLIP", "UINT8", np.frombuffer(clip, np.uint8)),
-        _input("UTTERANCES", "FP64", np.array(spans_s, np.float64).reshape(-1, 2)),
-        _input("WORDS", "BYTES", np.array([each.encode() for each in words], np.object_)),
+        Tensor(name="CLIP", data_type="UINT8", shape=(len(clip),), content=clip),
+        Tensor.of("UTTERANCES", "FP64", np.array(spans_s, np.float64).reshape(-1, 2)),
+        Tensor.of("WORDS", "BYTES", np.array([each.encode() for each in words], np.object_)),
     ]
 
 
-def encode_manifest_request() -> list[InferInput]:
+def encode_manifest_request() -> list[Tensor]:
     """The inputs of `manifest` alone, where no other model has refused anything."""
     nothing = np.array([b"", b""], np.object_)
     return [
-        _input("PRESENT", "BOOL", np.zeros((1, 3), np.bool_)),
-        *(_input(name, "BYTES", nothing) for name in ("PICTURES_REFUSAL", "SOUND_REFUSAL", "WORDS_REFUSAL")),
+        Tensor.of("PRESENT", "BOOL", np.zeros((1, 3), np.bool_)),
+        *(Tensor.of(name, "BYTES", nothing) for name in ("PICTURES_REFUSAL", "SOUND_REFUSAL", "WORDS_REFUSAL")),
     ]
-
-
-def _input(name: str, data_type: str, array: np.ndarray[Any, Any]) -> InferInput:
-    tensor = InferInput(name, list(array.shape), data_type)
-    tensor.set_data_from_numpy(array)
-    return tensor
 
 
 def decode_response(response: InferResult, *, address: str) -> ClipAnswer:
@@ -161,9 +219,9 @@ def decode_response(response: InferResult, *, address: str) -> ClipAnswer:
     )
 
 
-def encode_fusion_request(arrays: Mapping[str, np.ndarray[Any, Any]]) -> list[InferInput]:
+def encode_fusion_request(arrays: Mapping[str, np.ndarray[Any, Any]]) -> list[Tensor]:
     """The inputs of `fusion`, for arrays by name."""
-    return [_input(name, data_type, arrays[name]) for name, data_type in FUSION_INPUTS.items()]
+    return [Tensor.of(name, data_type, arrays[name]) for name, data_type in FUSION_INPUTS.items()]
 
 
 def decode_fusion_response(response: InferResult, *, address: str) -> dict[str, np.ndarray[Any, Any]]:

@@ -51,7 +51,7 @@ def keep_one_heap() -> bool:
 
 def _tuned(values: Mapping[int, int]) -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc alone
-    return mallopt is not None and all([mallopt(*each) for each in values.items()])
+    return mallopt is not None and all(mallopt(*each) for each in values.items())
 
 
 def trim_heap() -> bool:

@@ -14,7 +14,7 @@ import fv2es
 from fv2es import AsyncClient, Client, ClientRule, ClipRule, EmbeddedServer, LostUtterance, SpeechRule, TrackRule
 from fv2es.errors import ClipRejected
 from fv2es.scoring import Scoring
-from fv2es.wire import CHANNEL_ARGUMENTS, decode_response, encode_request
+from fv2es.wire import CHANNEL_ARGUMENTS, decode_response, encode_request, infer_inputs
 from nasty_media import with_exact_sound
 
 pytestmark = pytest.mark.server
@@ -129,16 +129,16 @@ def test_model_named_once(client: Client, repository: Path):
 
 
 def test_bytes_that_are_no_media_fail_alone(client: Client, server: EmbeddedServer, astronaut: Path):
-    rubbish = encode_request(bytes(range(256)) * 40, [(0.0, 1.0)], [""])
+    rubbish = infer_inputs(encode_request(bytes(range(256)) * 40, [(0.0, 1.0)], [""]))
     with pytest.raises(Exception, match="INVALID_ARGUMENT"):
-        client._triton.infer("emotion", rubbish, client_timeout=20)
+        client._transport.triton.infer("emotion", rubbish, client_timeout=20)
     assert client.analyze(astronaut).utterances
 
 
 def test_refused_clips_leave_others_alone(server: EmbeddedServer, astronaut: Path):
     """Within seconds of this, a Triton of 2.51 mixes requests up, crashes or hangs where a step fails while others run."""
-    good = encode_request(astronaut.read_bytes(), [(0.0, 1.0), (4.0, 6.0)], ["I am so happy.", ""])
-    refused = encode_request(b"x" * 1000, [(0.0, 1.0)], ["Good morning."])
+    good = infer_inputs(encode_request(astronaut.read_bytes(), [(0.0, 1.0), (4.0, 6.0)], ["I am so happy.", ""]))
+    refused = infer_inputs(encode_request(b"x" * 1000, [(0.0, 1.0)], ["Good morning."]))
 
     def ask(number: int) -> np.ndarray:
         with grpcclient.InferenceServerClient(server.address, channel_args=CHANNEL_ARGUMENTS) as triton:
@@ -179,8 +179,10 @@ def test_rejected_clip_is_lost_and_named(server: EmbeddedServer, astronaut: Path
 
 def test_plain_call_answers_each_utterance(client: Client, astronaut: Path):
     spans = [(0.0, 5.0), (5.5, 8.0), (2.0, 2.02)]
-    inputs = encode_request(astronaut.read_bytes(), spans, ["I am so happy.", "", "ü"])
-    answer = decode_response(client._triton.infer("emotion", inputs, client_timeout=60), address=client.address)
+    inputs = infer_inputs(encode_request(astronaut.read_bytes(), spans, ["I am so happy.", "", "ü"]))
+    answer = decode_response(
+        client._transport.triton.infer("emotion", inputs, client_timeout=60), address=client.address
+    )
     assert answer.probabilities.shape == (3, len(LABELS))
     assert answer.present.tolist() == [[True, True, True], [False, False, True], [True, True, True]]
     assert (answer.modality_logits[1, 0] == 0).all()
@@ -191,7 +193,9 @@ def test_finer_track_from_the_same_features(server: EmbeddedServer, astronaut: P
     """A window as long as its utterance says what the utterance says; no picture is looked at again."""
 
     def counts() -> list[int]:
-        statistics = [plain._triton.get_inference_statistics(name) for name in ("faces", "visual", "acoustic", "text")]
+        statistics = [
+            plain._transport.triton.get_inference_statistics(name) for name in ("faces", "visual", "acoustic", "text")
+        ]
         return [each.model_stats[0].inference_count for each in statistics]
 
     with (

@@ -35,7 +35,7 @@ def client(server: EmbeddedServer):
 
 
 def num_recognised(client: Client) -> int:
-    return client._triton.get_inference_statistics(SPEECH_MODEL).model_stats[0].inference_count
+    return client._transport.triton.get_inference_statistics(SPEECH_MODEL).model_stats[0].inference_count
 
 
 def plain(result: Result) -> dict:

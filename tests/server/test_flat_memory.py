@@ -10,7 +10,7 @@ import tritonclient.grpc as triton
 from fv2es import Client, ClipRule, EmbeddedServer, SpeechRule, UtteranceRule
 from fv2es.embedded import SHARED_MEMORY_BYTES
 from fv2es.errors import EmbeddedServerError
-from fv2es.wire import CHANNEL_ARGUMENTS, encode_request
+from fv2es.wire import CHANNEL_ARGUMENTS, encode_request, infer_inputs
 
 pytestmark = pytest.mark.server
 
@@ -101,5 +101,5 @@ def test_shared_memory_is_said_and_bounded_by_the_largest_clip(repository: Path,
 
 def _ask(address: str, data) -> None:
     client = triton.InferenceServerClient(address, channel_args=CHANNEL_ARGUMENTS)
-    client.infer("emotion", encode_request(data.tobytes(), [(0.0, 1.0)], [""]))
+    client.infer("emotion", infer_inputs(encode_request(data.tobytes(), [(0.0, 1.0)], [""])))
     client.close()

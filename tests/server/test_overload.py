@@ -20,7 +20,7 @@ from benchmarks.processes import family, listener, memory
 from fv2es import Client, ClientRule, ClipRule, EmbeddedServer, Result, SpeechRule, UtteranceRule
 from fv2es.gate import usual_rule
 from fv2es.headers import CLIENT_HEADER
-from fv2es.wire import CHANNEL_ARGUMENTS, encode_request
+from fv2es.wire import CHANNEL_ARGUMENTS, encode_request, infer_inputs
 
 pytestmark = pytest.mark.server
 
@@ -123,7 +123,7 @@ def test_hundred_clients_at_once(own_server: EmbeddedServer, heavy_film: Path):
     def analysed(index: int):
         if index % 10 == 0:  # between them, some whose bytes are no media
             with triton.InferenceServerClient(own_server.address, channel_args=CHANNEL_ARGUMENTS) as raw:
-                inputs = encode_request(b"no media" * 100, [(0.0, 1.0)], [""])
+                inputs = infer_inputs(encode_request(b"no media" * 100, [(0.0, 1.0)], [""]))
                 with pytest.raises(triton.InferenceServerException) as caught:
                     raw.infer("emotion", inputs, client_timeout=200, headers={CLIENT_HEADER: f"stranger {index}"})
                 refused.append(str(caught.value.status()))
@@ -230,7 +230,7 @@ def test_refusals_among_cancelled_and_good_clips(own_server: EmbeddedServer, ast
     spans = [[(0.0, 1.0)], [(1.0, 2.0), (2.0, 3.0)], [(0.0, 0.5), (0.5, 1.0), (1.0, 1.5)]]
 
     def logits(client: triton.InferenceServerClient, kind: int, data: bytes, timeout_s: float):
-        inputs = encode_request(data, spans[kind], ["word"] * len(spans[kind]))
+        inputs = infer_inputs(encode_request(data, spans[kind], ["word"] * len(spans[kind])))
         return client.infer("emotion", inputs, client_timeout=timeout_s).as_numpy("LOGITS")
 
     with triton.InferenceServerClient(own_server.address, channel_args=CHANNEL_ARGUMENTS) as client:
@@ -259,6 +259,6 @@ def test_refusals_among_cancelled_and_good_clips(own_server: EmbeddedServer, ast
 def test_questions_are_small(own_server: EmbeddedServer):
     """The header that lets small requests go ahead of clips is no way in for large ones."""
     with triton.InferenceServerClient(own_server.address, channel_args=CHANNEL_ARGUMENTS) as client:
-        inputs = encode_request(bytes(5_000_000), [(0.0, 1.0)], [""])
+        inputs = infer_inputs(encode_request(bytes(5_000_000), [(0.0, 1.0)], [""]))
         with pytest.raises(triton.InferenceServerException, match="leave out the header fv2es-small"):
             client.infer("emotion", inputs, client_timeout=10, headers={"fv2es-small": "1"})
