@@ -36,7 +36,7 @@ class ClientRule:
     """Most clips that are sent and not yet answered; >= 1."""
     max_in_flight_bytes: int = 32_000_000
     """No further clip is cut while those under way hold this much or more; > 0. With the size of one clip it bounds the client's memory:
-    each byte under way is held about three times (clip, request, gRPC)."""
+    each byte under way is held once, and twice more until it is sent."""
     max_in_flight_s: float = 300.0
     """The same for the length of their utterances: what a server would lose with a crash; > 0."""
     timeout_s: float = 3600.0

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 import av
 import av.error
@@ -21,6 +22,8 @@ rounded to a sample, 63 us at 16 kHz); Matroska as FFmpeg writes it counts in mi
 MAX_REFUSED = 0.05
 """A container may refuse this share of a clip's packets as damaged; if it refuses more, it is the wrong container."""
 
+_HEADER_BYTES = 64
+"""More than a container adds to a packet; if not, the file grows."""
 _MAX_TIMESCALE = 2**31 - 1
 _MIN_VIDEO_TIMESCALE = 10_000  # below it FFmpeg's MP4 muxer doubles the scale until it is reached
 
@@ -106,7 +109,7 @@ def _written(coded: Sequence[Coded], chosen: ChosenStreams, container: str) -> t
     for kind in kinds:
         own = [each for each in coded if each.kind == kind]
         times[kind] = iter(decode_times([each.pts for each in own], [each.dts for each in own]))
-    out, num_refused = io.BytesIO(), 0
+    out, num_refused = _Target(sum(each.num_bytes for each in coded) + len(coded) * _HEADER_BYTES), 0
     held: list[Coded] = []
     with av.open(out, "w", format=container, options=options) as output:
         made = {
@@ -130,7 +133,25 @@ def _written(coded: Sequence[Coded], chosen: ChosenStreams, container: str) -> t
             finally:
                 packet.stream = source_stream  # the packet may be needed again
                 packet.time_base, packet.pts, packet.dts, packet.duration = own_times
-    return out.getvalue(), held
+    return out.written(), held
+
+
+class _Target(io.BytesIO):
+    """A file in memory that has room from the start: grown by an eighth at a time it would be copied nine times over."""
+
+    def __init__(self, num_bytes: int) -> None:
+        super().__init__(bytes(num_bytes))
+        self._end = 0
+
+    def write(self, data: Any) -> int:
+        num_written = super().write(data)
+        self._end = max(self._end, self.tell())
+        return num_written
+
+    def written(self) -> bytes:
+        """What was written, without what is left of the room."""
+        self.truncate(self._end)
+        return self.getvalue()
 
 
 def _movie_timescale(sources: Sequence[Stream]) -> int:
