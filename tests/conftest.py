@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from fv2es import EmbeddedServer
@@ -13,6 +14,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SCHEDULING = os.sched_getscheduler(0), os.sched_getparam(0)
 SHARED_DATA = ROOT.parent / "shared" / "data"
 """Real material beside the project; tests that use it skip where it is absent."""
+
+hypothesis.settings.register_profile("fv2es", deadline=None)  # its 200 ms are of the clock, and a machine may be busy
+hypothesis.settings.load_profile("fv2es")
 
 
 @pytest.fixture(autouse=True)

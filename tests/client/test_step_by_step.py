@@ -13,7 +13,7 @@ from fv2es.speech import SpeechRule, stretches_of
 from fv2es.utterances import Heard, Planner, UtteranceRule, merged
 from fv2es.words import Word
 
-slowly = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+slowly = settings(suppress_health_check=[HealthCheck.too_slow])
 """A film is large for a random value, and the machine may be busy."""
 
 TEXTS = ["word", "word,", "end.", "so", "what?", "Mr."]
