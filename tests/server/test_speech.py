@@ -17,6 +17,7 @@ from fv2es import AsyncClient, Client, EmbeddedServer, SpeechRule
 from fv2es.cutting import Clip
 from fv2es.source import probe
 from fv2es.speech import Recognition, decode_speech
+from fv2es.wire import infer_inputs
 from listening import decoded, listen
 from nasty_media import sound_only
 from speech_sounds import ASTRONAUT, KATIE_HILL, RATE_HZ, bare, sound, word_errors, wordless
@@ -140,7 +141,7 @@ def test_errors_beside_good_requests_harm_nobody(server: EmbeddedServer, astrona
         data = bad[number // 3 % 3] if number % 3 == 0 else film
         clip = Clip(index=0, data=data, container="mp4", utterances=(), start_s=0.0, end_s=6.0)
         try:
-            answer = client.infer("speech", recognition.encode(clip), client_timeout=100)
+            answer = client.infer("speech", infer_inputs(recognition.encode(clip)), client_timeout=100)
         except triton.InferenceServerException as error:
             return str(error.status())
         return " ".join(each.text for each in decode_speech(answer, address=server.address).words)
@@ -204,7 +205,7 @@ def test_every_output_has_its_form(server: EmbeddedServer, astronaut: Path):
     recognition = Recognition(probe(astronaut), SpeechRule())
     clip = recognition.next_clip()
     with triton.InferenceServerClient(server.address) as client:
-        answer = client.infer("speech", recognition.encode(clip), client_timeout=100)
+        answer = client.infer("speech", infer_inputs(recognition.encode(clip)), client_timeout=100)
     words = len(answer.as_numpy("SPOKEN"))
     assert words > 20
     assert answer.as_numpy("WORD_TIMES").shape == (words, 2)
