@@ -61,16 +61,15 @@ class _Asyncio:
     def infer(
         self, model_name: str, inputs: list[Tensor], *, timeout_s: float, small: bool = False
     ) -> "asyncio.Task[InferResult]":
-        _, channel = self._opened()
         headers = SMALL_REQUEST if small else self._headers
-        call = channel.stream_unary(INFER_METHOD, response_deserializer=decode_message)(
-            iter([encode_message(model_name, inputs)]), timeout=timeout_s, metadata=tuple(headers.items())
-        )
-        return asyncio.create_task(self._answer(call, timeout_s))
+        return asyncio.create_task(self._infer(iter([encode_message(model_name, inputs)]), timeout_s, headers))
 
-    async def _answer(self, call: Any, timeout_s: float) -> InferResult:
+    async def _infer(self, message: Iterator[bytes], timeout_s: float, headers: dict[str, str]) -> InferResult:
+        """A call that begins and ends with its task; the message is let go as soon as it is sent."""
+        _, channel = self._opened()
+        send = channel.stream_unary(INFER_METHOD, response_deserializer=decode_message)
         with self._typed_errors(timeout_s):
-            answer: InferResult = await call
+            answer: InferResult = await send(message, timeout=timeout_s, metadata=tuple(headers.items()))
         return answer
 
     async def wait(self, pending: "Sequence[asyncio.Task[InferResult]]", *, for_all: bool = False) -> None:

@@ -97,7 +97,7 @@ class _Blocking:
     async def sleep(self, length_s: float) -> None:
         time.sleep(length_s)
 
-    def _typed(self, status: str | None, message: str, timeout_s: float) -> Fv2esError:
+    def _typed(self, status: str | None, message: str | None, timeout_s: float) -> Fv2esError:
         return error_from_status(status, message or "", address=self.address, timeout_s=timeout_s)
 
 

@@ -36,6 +36,8 @@ FUSION_INPUTS = {
 """With their types."""
 
 INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
+_RAW_INPUT_CONTENTS = bytes([service_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | 2])
+"""Protobuf's tag of that field: a length and so many bytes follow."""
 
 CHANNEL_ARGUMENTS = (
     ("grpc.max_send_message_length", -1),
@@ -115,9 +117,11 @@ class Tensor:
     @classmethod
     def of(cls, name: str, data_type: str, array: np.ndarray[Any, Any]) -> "Tensor":
         """The numbers of an array of that type; of BYTES one of `bytes`."""
-        content = array.tobytes()
-        if data_type == "BYTES":
-            content = b"".join(len(each).to_bytes(4, "little") + each for each in array.flat)
+        content = (
+            b"".join(len(each).to_bytes(4, "little") + each for each in array.flat)
+            if data_type == "BYTES"
+            else array.tobytes()
+        )
         return cls(name=name, data_type=data_type, shape=array.shape, content=content)
 
 
@@ -130,11 +134,6 @@ def encode_message(model_name: str, tensors: Sequence[Tensor]) -> bytes:
     for each in tensors:  # fields of a message may follow each other in any order
         parts += [_RAW_INPUT_CONTENTS, _varint(len(each.content)), each.content]
     return b"".join(parts)
-
-
-_RAW_INPUT_CONTENTS = bytes(
-    [service_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | 2]
-)  # bytes, by their length
 
 
 def _varint(number: int) -> bytes:

@@ -44,6 +44,6 @@ def test_blocks_come_from_the_heap_as_far_as_a_worker_asks_for_it(told: str, exp
         check=True,
         capture_output=True,
         text=True,
-        env={"MALLOC_MMAP_THRESHOLD_": "131072"},  # as the embedded server sets it
+        env={"MALLOC_MMAP_THRESHOLD_": "16384"},  # as the embedded server sets it
     )
     assert json.loads(ran.stdout) == expected
