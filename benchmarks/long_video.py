@@ -23,7 +23,7 @@ import tritonclient.grpc as triton
 
 from benchmarks.floor import GFLOP_PER_S, PAPER_GFLOP_PER_S, decode_floor, product_floor
 from benchmarks.material import ENCODINGS, FOLDER, ROOT, SOURCE, Material, material, words_of
-from benchmarks.processes import Memory, cpu_s, family, listener, memory, thinned
+from benchmarks.processes import anonymous_bytes, cpu_s, family, listener, memory, thinned
 from benchmarks.record import Value, write_record
 from fv2es import Client, EmbeddedServer, Fv2esError
 from fv2es.errors import UsageError
@@ -197,24 +197,23 @@ def _measured(film: Material, address: str, words: str) -> dict[str, Value]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Watch:
-    """Memory of client and server, at some times of the run."""
+    """Memory of client and server, bytes, at some times of the run."""
 
     times_s: tuple[float, ...]
-    client: tuple[Memory, ...]
-    server: tuple[Memory, ...]
+    client: tuple[int, ...]
+    server: tuple[int, ...]
 
     def summary(self, *, with_server: bool) -> dict[str, Value]:
         """Peaks, and thinned series that keep them."""
-        client = [each.total_bytes for each in self.client]
-        both = [mine + theirs.total_bytes for mine, theirs in zip(client, self.server, strict=True)]
-        result: dict[str, Value] = {"client_peak_bytes": max(client)}
-        client_points = thinned(list(zip(self.times_s, client, strict=True)), POINTS)
+        both = [mine + theirs for mine, theirs in zip(self.client, self.server, strict=True)]
+        result: dict[str, Value] = {"client_peak_bytes": max(self.client)}
+        client_points = thinned(list(zip(self.times_s, self.client, strict=True)), POINTS)
         result["client_memory_at_s"] = [round(at_s, 2) for at_s, _ in client_points]
         result["client_memory_bytes"] = [value for _, value in client_points]
         if with_server:
             points = thinned(list(zip(self.times_s, both, strict=True)), POINTS)
             result |= {
-                "server_peak_bytes": max(each.total_bytes for each in self.server),
+                "server_peak_bytes": max(self.server),
                 "peak_bytes": max(both),
                 "memory_at_s": [round(at_s, 2) for at_s, _ in points],
                 "memory_bytes": [value for _, value in points],
@@ -222,26 +221,30 @@ class _Watch:
         return result
 
 
+LOOK_S = 0.05
+"""Between two looks at the pages that come and go."""
 LEAST_STEP_S, MOST_STEP_S, STEPS_SHARE = 0.2, 5.0, 1 / 20
-"""Between two looks at memory: a share of the time so far, within these bounds. A look at a server of 0.8 GB takes some 50 ms of a core, as the
-kernel counts all its pages; peaks between two looks are missed."""
+"""Between two looks at all pages: a share of the time so far, within these bounds. Such a look takes some 80 ms of a core at a server of
+1.5 GB, as the kernel counts all its pages."""
 
 
 def _watched(child: "subprocess.Popen[bytes]", server: Mapping[int, str]) -> _Watch:
     """Look at memory until the client has ended."""
     times_s: list[float] = []
-    client: list[Memory] = []
-    served: list[Memory] = []
-    start_s = time.perf_counter()
+    client: list[int] = []
+    served: list[int] = []
+    start_s = next_s = time.perf_counter()
     while True:
-        seen = memory([child.pid])
-        if seen.pss_bytes or not times_s:
-            times_s.append(time.perf_counter() - start_s)
-            client.append(seen)
-            served.append(memory(server))
-        step_s = min(MOST_STEP_S, max(LEAST_STEP_S, STEPS_SHARE * (time.perf_counter() - start_s)))
+        now_s = time.perf_counter()
+        if now_s >= next_s:
+            own, theirs = memory([child.pid]), memory(server)
+            next_s = now_s + min(MOST_STEP_S, max(LEAST_STEP_S, STEPS_SHARE * (now_s - start_s)))
+        if not times_s or (own.pss_bytes and anonymous_bytes(child.pid)):
+            times_s.append(now_s - start_s)
+            client.append(own.since([child.pid]))
+            served.append(theirs.since(server))
         try:
-            child.wait(step_s)
+            child.wait(LOOK_S)
         except subprocess.TimeoutExpired:
             continue
         return _Watch(times_s=tuple(times_s), client=tuple(client), server=tuple(served))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 SERVER = "tritonserver"
 """Name given to the server's own process; those of models have the model's."""
 GATE = "gate"
@@ -20,11 +21,17 @@ class Memory:
     """Proportional set size: pages that several processes share are divided among them."""
     unmapped_bytes: int
     """Of shared memory regions that they hold open: what is allocated beyond the pages that their PSS counts."""
+    anonymous_bytes: int
+    """Of these, pages of no file: heaps and stacks."""
 
     @property
     def total_bytes(self) -> int:
         """All that would be free without these processes."""
         return self.pss_bytes + self.unmapped_bytes
+
+    def since(self, pids: Iterable[int]) -> int:
+        """All that the same processes hold now: anonymous pages anew, the rest, which changes little, as it was. It takes 10 us a process."""
+        return self.total_bytes - self.anonymous_bytes + sum(anonymous_bytes(pid) for pid in pids)
 
 
 def listener(port: int) -> int | None:
@@ -80,7 +87,7 @@ def cpu_s(pid: int) -> float:
 
 def memory(pids: Iterable[int]) -> Memory:
     """What these processes hold now; those that are gone count nothing."""
-    pss = shared = 0
+    pss = shared = anonymous = 0
     regions: dict[tuple[int, int], int] = {}
     for pid in pids:
         try:
@@ -88,12 +95,22 @@ def memory(pids: Iterable[int]) -> Memory:
             sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
             pss += sizes["Pss"]
             shared += sizes.get("Pss_Shmem", 0)
+            anonymous += anonymous_bytes(pid)
             for region in _regions(pid):
                 status = region.stat()
                 regions[status.st_dev, status.st_ino] = status.st_blocks * 512
         except (OSError, KeyError, IndexError):
             continue
-    return Memory(pss_bytes=pss, unmapped_bytes=max(0, sum(regions.values()) - shared))
+    return Memory(pss_bytes=pss, unmapped_bytes=max(0, sum(regions.values()) - shared), anonymous_bytes=anonymous)
+
+
+def anonymous_bytes(pid: int) -> int:
+    """Pages of no file that a process holds, as the kernel counts them along: within some hundred kB; 0 once it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()
+    except OSError:
+        return 0
+    return (int(fields[1]) - int(fields[2])) * PAGE_BYTES  # resident, and what of it belongs to files or shared memory
 
 
 def _regions(pid: int) -> set[Path]:

@@ -184,9 +184,8 @@ class AsyncClient:
         transcript: Path | str | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> AsyncGenerator[Item, None]:
-        """Utterances in order, as soon as they are known; arguments and errors as in `Client.analyze`."""
-        async with contextlib.aclosing(
-            self._conversation.run(await self._conversation.begin(source, transcript), on_progress)
-        ) as items:
+        """Utterances in order, as soon as they are known; arguments and errors as in `Client.analyze`. None is kept once it is given out."""
+        analysis = await self._conversation.begin(source, transcript, kept=False)
+        async with contextlib.aclosing(self._conversation.run(analysis, on_progress)) as items:
             async for item in items:
                 yield item

@@ -179,6 +179,7 @@ class Analysis:
         track_rule: windows for a finer track; None: none.
         journal: holds answers of an earlier call and takes in the new ones.
         started_s: when the call began, on the monotonic clock.
+        kept: utterances are kept for `result`; otherwise an hour of film holds no more of them than a minute.
     """
 
     def __init__(
@@ -190,10 +191,11 @@ class Analysis:
         track_rule: TrackRule | None = None,
         journal: Journal | None = None,
         started_s: float | None = None,
+        kept: bool = True,
     ) -> None:
         self._plan, self._model = plan, model
         self._started_s = time.monotonic() if started_s is None else started_s
-        self._scoring = Scoring(plan.info, plan.utterances(), clip_rule, model, track_rule)
+        self._scoring = Scoring(plan.info, plan.utterances(), clip_rule, model, track_rule, kept=kept)
         lanes: list[Lane] = [self._scoring, *([plan.recognition] if plan.recognition else [])]
         self.lanes = tuple(lanes if journal is None else [Journalled(each, journal) for each in lanes])
         """Where requests go; the first ones go before the others."""
@@ -246,7 +248,7 @@ class Analysis:
         )
 
     def result(self) -> Result:
-        """Everything, once all answers are in."""
+        """Everything, once all answers are in; of utterances that are kept."""
         items = self._scoring.items
         scored = tuple(each for each in items if isinstance(each, UtteranceResult))
         first_s = self._scoring.first_answer_s

@@ -218,8 +218,8 @@ class Client:
         transcript: Path | str | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Iterator[Item]:
-        """Utterances in order, as soon as they are known; arguments and errors as in `analyze`."""
-        return self._items(_ended(self._conversation.begin(source, transcript)), on_progress)
+        """Utterances in order, as soon as they are known; arguments and errors as in `analyze`. None is kept once it is given out."""
+        return self._items(_ended(self._conversation.begin(source, transcript, kept=False)), on_progress)
 
     def _items(self, analysis: Analysis, on_progress: Callable[[Progress], None] | None) -> Iterator[Item]:
         items = self._conversation.run(analysis, on_progress)

@@ -118,9 +118,14 @@ class Conversation(Generic[P]):
         return decode_speech(answer, address=self._transport.address).identity
 
     async def begin(
-        self, source: Path | str, transcript: Path | str | None, journal: Journal | None = None
+        self,
+        source: Path | str,
+        transcript: Path | str | None,
+        journal: Journal | None = None,
+        *,
+        kept: bool = True,
     ) -> Analysis:
-        """Look at the source and at the server; nothing is sent yet."""
+        """Look at the source and at the server; nothing is sent yet. `kept` as in `Analysis`."""
         started_s, rules = time.monotonic(), self._rules
         outlined = await self._transport.call(lambda: outline(source, transcript, rules.utterances, rules.speech))
         model = await self._recovered_model()
@@ -131,6 +136,7 @@ class Conversation(Generic[P]):
             track_rule=rules.track,
             journal=journal,
             started_s=started_s,
+            kept=kept,
         )
 
     async def _missing(self, outlined: Outline) -> str:

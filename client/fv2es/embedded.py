@@ -44,9 +44,12 @@ START_SHARES = (1 / 6, 1 / 3, 1)
 that a slow machine may need."""
 STABLE_AFTER_S = 60.0
 DRAIN_S = 10
-SHARED_MEMORY_BYTES = 8 << 20
-"""Shared memory of each worker at first, and by how much it grows. More than all but the largest clips take, so that it seldom grows:
-reports tie crashes of the Python backend to growth. Triton's own value is 1 MiB."""
+SHARED_MEMORY_BYTES = 4 << 20
+"""Shared memory of each worker at first. More than tensors without a clip take."""
+SHARED_MEMORY_GROWTH_BYTES = 20 << 20
+"""By how much it grows when it is full. With one step there is room for five clips of `ClipRule.target_bytes`: Triton lets go of up to two
+only after the next one has come, and as clips differ in size, three gaps beside them may each be a little too small. So it grows with
+a worker's first clip and not again: reports tie crashes of the Python backend to growth. Triton's own value of both is 1 MiB."""
 
 GATE_COMMAND = (sys.executable, "-P", "-m", "fv2es.gate")
 GATE_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
@@ -342,7 +345,7 @@ class EmbeddedServer:
             f"--backend-directory={self.log_path.parent / 'backends'}",
             f"--backend-config=python,shm-region-prefix-name={self._prefix}",
             f"--backend-config=python,shm-default-byte-size={SHARED_MEMORY_BYTES}",
-            f"--backend-config=python,shm-growth-byte-size={SHARED_MEMORY_BYTES}",
+            f"--backend-config=python,shm-growth-byte-size={SHARED_MEMORY_GROWTH_BYTES}",
             "--disable-auto-complete-config",
             f"--exit-timeout-secs={DRAIN_S}",
             "--grpc-infer-allocation-pool-size=1",  # of eight requests that were answered it would keep the bytes

@@ -51,6 +51,7 @@ class Scoring:
         clip_rule: sizes of clips.
         model: whose answers are expected.
         track_rule: windows for a finer track; None: none.
+        kept: `items` holds what is known; otherwise each is given out once and let go.
     """
 
     model_name = MODEL
@@ -62,12 +63,17 @@ class Scoring:
         clip_rule: ClipRule,
         model: ModelInfo,
         track_rule: TrackRule | None = None,
+        *,
+        kept: bool = True,
     ) -> None:
+        self._kept = kept
         self._track_rule = track_rule
         self._model = model
         self._report = CutReport()
         self._clips = cut(info, utterances, clip_rule, self._report)
         self._items: list[Item] = []
+        self.num_items = 0
+        """How many utterances are done or lost."""
         self.first_answer_s: float | None = None
         """When the first answer came, on the monotonic clock."""
         self.done_s = 0.0
@@ -150,19 +156,16 @@ class Scoring:
             new.append(_lost(loss.utterance, NO_MEDIA, loss.reason))
             self._num_losses += 1
         new.sort(key=lambda each: each.index)
-        self._items += new
+        self.num_items += len(new)
+        if self._kept:
+            self._items += new
         self.done_s += sum(each.end_s - each.start_s for each in new)
         return new
 
     @property
     def items(self) -> list[Item]:
-        """What is known, in order."""
+        """What is known, in order; nothing unless it is kept."""
         return sorted(self._items, key=lambda each: each.index)
-
-    @property
-    def num_items(self) -> int:
-        """How many utterances are done or lost."""
-        return len(self._items)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -37,6 +37,23 @@ def test_memory_of_its_own(run: Run) -> None:
     assert difference == pytest.approx(100 * MEGABYTE, abs=3 * MEGABYTE)
 
 
+def test_growth_since_a_look() -> None:
+    """It is seen without looking at all pages again."""
+    code = f"print(flush=True)\ninput()\nkept = b'x' * {100 * MEGABYTE}\nprint(flush=True)\ninput()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdout.readline()
+        before = memory([child.pid])
+        assert before.since([child.pid]) == pytest.approx(before.total_bytes, abs=MEGABYTE)
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+        child.stdout.readline()
+        assert before.since([child.pid]) - before.total_bytes == pytest.approx(100 * MEGABYTE, abs=3 * MEGABYTE)
+        child.communicate(b"\n")
+    assert before.since([child.pid]) == before.total_bytes - before.anonymous_bytes
+
+
 def test_shared_memory_counts_once(run: Run) -> None:
     """Two processes that map one region, of which one has touched all and the other nothing; with what was allocated by writing."""
     name = f"/dev/shm/fv2es-test-{os.getpid()}"  # noqa: S108

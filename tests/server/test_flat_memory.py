@@ -1,5 +1,7 @@
 """Key pictures that lie far apart, damage in the middle, large clips: what a real server says, and what it keeps."""
 
+import gc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -7,8 +9,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
-from fv2es import Client, ClipRule, EmbeddedServer, SpeechRule, UtteranceRule
-from fv2es.embedded import SHARED_MEMORY_BYTES
+from fv2es import Client, ClipRule, EmbeddedServer, SpeechRule, UtteranceResult, UtteranceRule
+from fv2es.embedded import SHARED_MEMORY_BYTES, SHARED_MEMORY_GROWTH_BYTES
 from fv2es.errors import EmbeddedServerError
 from fv2es.wire import CHANNEL_ARGUMENTS, encode_request, infer_inputs
 
@@ -94,9 +96,35 @@ def test_shared_memory_is_said_and_bounded_by_the_largest_clip(repository: Path,
         for _ in range(4):
             _ask(server.address, data)
         assert after > before
-        assert server.shared_memory_bytes <= before + 3 * 2 * (clip_bytes + SHARED_MEMORY_BYTES)  # two of faces, mel
+        assert server.shared_memory_bytes <= before + 3 * 2 * (
+            clip_bytes + SHARED_MEMORY_GROWTH_BYTES
+        )  # two of faces, mel
     with pytest.raises(EmbeddedServerError, match="not running"):
         _ = server.shared_memory_bytes
+
+
+def test_shared_memory_grows_once_with_clips_of_the_usual_size(repository: Path, astronaut: Path):
+    """The clip at work, others that Triton holds still, and the gaps that different sizes leave: all of it in one step."""
+    sizes = np.random.default_rng(0).integers(int(0.7 * ClipRule().target_bytes), ClipRule().target_bytes, 200)
+    film = np.fromfile(astronaut, np.uint8)
+    clips = [np.concatenate([film, np.zeros(size - len(film), np.uint8)]) for size in sizes]
+    with EmbeddedServer(repository) as server, ThreadPoolExecutor(4) as clients:
+        before = server.shared_memory_bytes
+        list(clients.map(lambda clip: _ask(server.address, clip), clips))
+        assert server.shared_memory_bytes == before + 3 * SHARED_MEMORY_GROWTH_BYTES  # two of faces, mel
+
+
+def test_utterances_that_were_streamed_are_let_go(server: EmbeddedServer, astronaut: Path):
+    rule = ClipRule(target_length_s=2.0, first_length_s=2.0)
+    most = given = 0
+    with Client(
+        server.address, clip_rule=rule, **{**SETTINGS, "utterance_rule": UtteranceRule(window_s=1.0)}
+    ) as client:
+        for _ in client.stream(astronaut):
+            given += 1
+            most = max(most, sum(isinstance(each, UtteranceResult) for each in gc.get_objects()))
+    assert given > 10
+    assert most <= 4, "those of one clip, and the one before"
 
 
 def _ask(address: str, data) -> None:
