@@ -95,7 +95,7 @@ def memory(pids: Iterable[int]) -> Memory:
             sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
             pss += sizes["Pss"]
             shared += sizes.get("Pss_Shmem", 0)
-            anonymous += anonymous_bytes(pid)
+            anonymous += sizes["Anonymous"]  # of the same look: meanwhile it may be another
             for region in _regions(pid):
                 status = region.stat()
                 regions[status.st_dev, status.st_ino] = status.st_blocks * 512
